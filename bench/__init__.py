@@ -1,0 +1,1 @@
+"""Benchmarks: what is measured, against whom, and how to repeat it."""

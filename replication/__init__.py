@@ -1,0 +1,1 @@
+"""The rebuilt Replication Manager: the wire, the links, acknowledgements, elections, membership."""
