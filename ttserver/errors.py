@@ -28,3 +28,9 @@ class ConfigurationError(TtserverError):
     """What was asked for, on the command line or in a file, cannot be right (exit status 2)."""
 
     default_code = "CONFIG"
+
+
+def hint_of(error: BaseException) -> str | None:
+    """Give the advice an expected error of any of the three trees carries, else None."""
+    hint = getattr(error, "hint", None)
+    return hint if isinstance(hint, str) and hint else None
