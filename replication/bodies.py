@@ -1,32 +1,18 @@
-"""What is inside HANDSHAKE and OWN frames (sans-I/O).
-
-Handshake (who dials speaks first):
-
-    1 dialler   control: legacy struct       rec: host NUL, min u32, max u32, NUL     Hello
-    2 acceptor  control: parameters          rec: host NUL, version u32, NUL          Confirmation
-    3 dialler   control: parameters          rec: host NUL                            Introduction
-
-    parameters  version 4: port u16, alignment u16 (8), ack policy u32, flags u32
-                version 3: port u16, priority u32, flags u32;  version 2: port u16, priority u32
-    legacy      a dumped C struct in the *sender's* byte order: 1 u32, port u16, 2 bytes of padding;
-                then the priority u32 in network order
-
-The receiver overwrites the last byte of rec with NUL before it parses: hence the NUL at its end,
-and hence "rec is exactly the host string" means a peer of version 1, which knows no versions.
-
-OWN bodies:
+"""Site addresses, and what is inside OWN frames (sans-I/O).
 
     CONNECT_REJECT             version u32, generation u32
     GM_FORWARD                 host, port u16, generation u32
     JOIN_REQUEST, REMOVE_REQUEST, SITE_QUERY    site record
     JOIN_SUCCESS, SHARING      version u32, generation u32, site records to the end
     PARM_REFRESH               ack policy u32, flags u32
-    SITE_STANDING              see `Standing`;  STABLE_LSN   generation u32, file u32, offset u32
+    SITE_STANDING              see `Standing`
+    STABLE_LSN                 generation u32, file u32, offset u32
 
-    site record                host, port u16, status u32;  host = length u32 (with NUL), text, NUL
+    site record                host, port u16, status u32
+    host                       length u32 (with NUL), text, NUL
 
-Everything is big-endian except the legacy struct.  A decoder raises RemoteProtocolError and nothing
-else, whatever the bytes.
+Everything is big-endian.  A decoder raises RemoteProtocolError and nothing else, whatever the
+bytes.  `replication.wire.encode_own` puts a body into its frame.
 
 Source: the library's repmgr message formats, version 4.
 """
@@ -37,20 +23,14 @@ import struct
 from typing import Final, NamedTuple
 
 from replication.errors import LocalProtocolError, RemoteProtocolError
-from replication.messages import PROTOCOL_VERSION, ParamFlag
-from replication.wire import LSN, encode_handshake
+from replication.wire import LSN
 
 HOST_BYTES_MAX: Final = 255
-PRIORITY_MAX: Final = 0xFFFFFFFF
-_ALIGNMENT: Final = 8  # sizeof(double), which native sites of every kind announce
-_LEGACY: Final = struct.Struct("<IHH")
-_PARAMETERS: Final = struct.Struct(">HHII")
-_PARAMETERS_3: Final = struct.Struct(">HII")
-_PARAMETERS_2: Final = struct.Struct(">HI")
 _U32: Final = struct.Struct(">I")
 _TWO_U32: Final = struct.Struct(">II")
 _STANDING: Final = struct.Struct(">IIIIIIIIIIQ")
 _STANDING_FORMAT: Final = 1
+_APP_WANTS_ANSWER: Final = 0x02
 _NEVER: Final = 0xFFFFFFFFFFFFFFFF
 # Native sites send 0x02 for "electable" in PARM_REFRESH but test 0x04: read both, send both.
 _REFRESH_ELECTABLE: Final = 0x06
@@ -81,52 +61,6 @@ class SiteRecord(NamedTuple):
     def address(self) -> SiteAddress:
         """The site's identity."""
         return SiteAddress(self.host, self.port)
-
-
-class Parameters(NamedTuple):
-    """What a site says of itself in a handshake.
-
-    `priority` is known from version 2 and 3 parameters only; version 4 says no more than whether it
-    is above 0, which is in `flags`.
-    """
-
-    port: int
-    ack_policy: int
-    flags: int
-    priority: int | None = None
-
-
-class Hello(NamedTuple):
-    """Step 1: who dials, and which versions it proposes (None: version 1, it can't propose)."""
-
-    address: SiteAddress
-    priority: int
-    versions: tuple[int, int] | None
-
-
-class Confirmation(NamedTuple):
-    """Step 2: who was dialled and which version it chose (1: it knows no other)."""
-
-    host: str
-    version: int
-    parameters: Parameters
-
-    @property
-    def address(self) -> SiteAddress:
-        """The site's identity as it names itself."""
-        return SiteAddress(self.host, self.parameters.port)
-
-
-class Introduction(NamedTuple):
-    """Step 3 of a replication connection: the dialler's parameters."""
-
-    host: str
-    parameters: Parameters
-
-    @property
-    def address(self) -> SiteAddress:
-        """The site's identity as it names itself."""
-        return SiteAddress(self.host, self.parameters.port)
 
 
 class MembershipList(NamedTuple):
@@ -184,7 +118,7 @@ class Standing(NamedTuple):
     master: SiteAddress | None = None
 
 
-class _Body:
+class BodyReader:
     """Reads the fields of one body in order; every shortage is a RemoteProtocolError."""
 
     __slots__ = ("_at", "_data", "_what")
@@ -277,129 +211,10 @@ def encode_host_port(address: SiteAddress) -> bytes:
 
 def decode_host_port(what: str, data: bytes) -> SiteAddress:
     """Decode a site's identity that must fill `data`; `what` names it in an error."""
-    body = _Body(what, data)
+    body = BodyReader(what, data)
     address = SiteAddress(body.host(), body.port())
     body.end()
     return address
-
-
-# --- handshake: whole frames -------------------------------------------------------------------
-
-
-def encode_hello(
-    address: SiteAddress,
-    priority: int,
-    versions: tuple[int, int] = (PROTOCOL_VERSION, PROTOCOL_VERSION),
-) -> bytes:
-    """Encode step 1.
-
-    The struct goes out in the byte order of x86, whatever this machine is: with protocol 4 nobody
-    reads its port, and a fixed order keeps the bytes the same everywhere.
-    """
-    host, port = check_address(address)
-    control = _LEGACY.pack(1, port, 0) + _U32.pack(priority)
-    rec = host.encode("ascii") + b"\0" + _TWO_U32.pack(*versions) + b"\0"
-    return encode_handshake(control, rec)
-
-
-def decode_hello(control: bytes, rec: bytes) -> Hello:
-    """Decode step 1, of version 1 peers too."""
-    body = _Body("hello", control)
-    legacy = body.take(8)
-    priority = body.u32()
-    body.end()
-    # The leading 1 tells the sender's byte order.
-    if legacy.startswith(b"\1\0\0\0"):
-        port = int.from_bytes(legacy[4:6], "little")
-    elif legacy.startswith(b"\0\0\0\1"):
-        port = int.from_bytes(legacy[4:6], "big")
-    else:
-        raise body.error(f"legacy struct starts with {legacy[:4].hex()} instead of 1")
-    host, versions = _split_rec("hello", rec)
-    address = SiteAddress(host, port)
-    if versions is None:
-        return Hello(address, priority, None)
-    lowest, highest = versions.u32(), versions.u32()
-    if lowest > highest:
-        raise versions.error(f"versions {lowest} to {highest}")
-    return Hello(address, priority, (lowest, highest))
-
-
-def encode_confirmation(
-    host: str, parameters: Parameters, version: int = PROTOCOL_VERSION
-) -> bytes:
-    """Encode step 2."""
-    check_address(SiteAddress(host, parameters.port))
-    rec = host.encode("ascii") + b"\0" + _U32.pack(version) + b"\0"
-    return encode_handshake(encode_parameters(parameters), rec)
-
-
-def decode_confirmation(control: bytes, rec: bytes) -> Confirmation:
-    """Decode step 2 of any version."""
-    host, chosen = _split_rec("confirmation", rec)
-    if chosen is None:
-        hello = decode_hello(control, rec)  # a version 1 site answers with what it would dial with
-        flags = ParamFlag.ELECTABLE if hello.priority else 0
-        parameters = Parameters(hello.address.port, 0, flags, hello.priority)
-        return Confirmation(host, 1, parameters)
-    version = chosen.u32()
-    return Confirmation(host, version, decode_parameters(control, version))
-
-
-def encode_introduction(host: str, parameters: Parameters) -> bytes:
-    """Encode step 3 of a replication connection."""
-    check_address(SiteAddress(host, parameters.port))
-    return encode_handshake(encode_parameters(parameters), host.encode("ascii") + b"\0")
-
-
-def decode_introduction(control: bytes, rec: bytes) -> Introduction:
-    """Decode step 3 of a replication connection."""
-    host, _ = _split_rec("parameters", rec)
-    return Introduction(host, decode_parameters(control, PROTOCOL_VERSION))
-
-
-def encode_parameters(parameters: Parameters) -> bytes:
-    """Encode version 4 parameters."""
-    port, ack_policy, flags, _ = parameters
-    return _PARAMETERS.pack(port, _ALIGNMENT, ack_policy, flags)
-
-
-def decode_parameters(control: bytes, version: int) -> Parameters:
-    """Decode the parameters of version 2, 3 or 4; for the older ones flags are made up."""
-    body = _Body(f"parameters of protocol version {version}", control)
-    priority: int | None = None
-    match version:
-        case 4:
-            port, _, ack_policy, flags = _PARAMETERS.unpack(body.take(_PARAMETERS.size))
-        case 3:
-            port, priority, flags = _PARAMETERS_3.unpack(body.take(_PARAMETERS_3.size))
-            ack_policy = 0
-        case 2:
-            port, priority = _PARAMETERS_2.unpack(body.take(_PARAMETERS_2.size))
-            ack_policy = flags = 0
-        case _:
-            raise body.error("no such version is known")
-    body.end()
-    if port == 0:
-        raise body.error("port 0")
-    if priority:
-        flags |= ParamFlag.ELECTABLE
-    return Parameters(port, ack_policy, int(flags), priority)
-
-
-def _split_rec(what: str, rec: bytes) -> tuple[str, _Body | None]:
-    """Return the host string and what follows it without the pad byte; None if nothing does."""
-    body = _Body(what, rec)
-    if not rec:
-        raise body.error("rec part is empty")
-    raw = rec[:-1].split(b"\0", 1)[0]
-    host = body.host_text(raw)
-    if len(raw) + 1 == len(rec):
-        return host, None
-    return host, _Body(what, rec[len(raw) + 1 : -1])
-
-
-# --- OWN: bodies, for wire.encode_own ----------------------------------------------------------
 
 
 def encode_site_record(record: SiteRecord) -> bytes:
@@ -409,7 +224,7 @@ def encode_site_record(record: SiteRecord) -> bytes:
 
 def decode_site_record(data: bytes) -> SiteRecord:
     """Decode the body of JOIN_REQUEST, REMOVE_REQUEST and SITE_QUERY."""
-    body = _Body("site record", data)
+    body = BodyReader("site record", data)
     record = body.site_record()
     body.end()
     return record
@@ -423,7 +238,7 @@ def encode_membership_list(sites: MembershipList) -> bytes:
 
 def decode_membership_list(data: bytes) -> MembershipList:
     """Decode a site list; `Membership.from_list` is what judges it."""
-    body = _Body("membership list", data)
+    body = BodyReader("membership list", data)
     version, generation = body.u32(), body.u32()
     sites = []
     while body.more():
@@ -438,7 +253,7 @@ def encode_connect_reject(version: int, generation: int) -> bytes:
 
 def decode_connect_reject(data: bytes) -> ConnectReject:
     """Decode the body of CONNECT_REJECT."""
-    body = _Body("connect reject", data)
+    body = BodyReader("connect reject", data)
     reject = ConnectReject(body.u32(), body.u32())
     body.end()
     return reject
@@ -451,7 +266,7 @@ def encode_forward(address: SiteAddress, generation: int) -> bytes:
 
 def decode_forward(data: bytes) -> Forward:
     """Decode the body of GM_FORWARD."""
-    body = _Body("forward", data)
+    body = BodyReader("forward", data)
     forward = Forward(SiteAddress(body.host(), body.port()), body.u32())
     body.end()
     return forward
@@ -464,7 +279,7 @@ def encode_refresh(ack_policy: int, *, electable: bool) -> bytes:
 
 def decode_refresh(data: bytes) -> Refresh:
     """Decode the body of PARM_REFRESH as the sender meant it."""
-    body = _Body("parameter refresh", data)
+    body = BodyReader("parameter refresh", data)
     ack_policy, flags = body.u32(), body.u32()
     body.end()
     return Refresh(ack_policy, bool(flags & _REFRESH_ELECTABLE))
@@ -493,7 +308,7 @@ def encode_standing(standing: Standing) -> bytes:
 
 def decode_standing(data: bytes) -> Standing:
     """Decode the body of SITE_STANDING; fields of later versions at its end are skipped."""
-    body = _Body("site standing", data)
+    body = BodyReader("site standing", data)
     (format_, generation, last_file, last_offset, stable_file, stable_offset, *rest) = (
         _STANDING.unpack(body.take(_STANDING.size))
     )
@@ -525,5 +340,12 @@ def encode_stable_lsn(generation: int, lsn: LSN) -> bytes:
 
 def decode_stable_lsn(data: bytes) -> tuple[int, LSN]:
     """Decode the body of STABLE_LSN into generation and LSN."""
-    body = _Body("stable LSN", data)
+    body = BodyReader("stable LSN", data)
     return body.u32(), LSN(body.u32(), body.u32())
+
+
+def decode_app_metadata(data: bytes) -> tuple[int, bool]:
+    """Return tag and "wants an answer" from the end of an application message."""
+    body = BodyReader("application message", data[-12:])
+    tag, _, flags = body.u32(), body.u32(), body.u32()
+    return tag, bool(flags & _APP_WANTS_ANSWER)

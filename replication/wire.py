@@ -14,7 +14,8 @@ Every frame is a 9-byte header (type, word 1, word 2; big-endian, no padding) an
 
 The trap is word 2: a length for types 2 and 3 only.  A header is judged before one byte of its body
 is kept, so memory is bounded by what was announced and accepted.  What is inside HANDSHAKE and OWN
-is `replication.bodies`; who may send which frame when is `replication.peer`.
+is in `replication.handshake` and `replication.bodies`; who may send which frame when is in
+`replication.peer`.
 
 Source: the library's repmgr message formats, version 4.
 """
@@ -363,7 +364,7 @@ def encode_own(code: int, body: bytes = b"") -> bytes:
 
 
 def encode_handshake(control: bytes, rec: bytes) -> bytes:
-    """Encode a HANDSHAKE frame; `replication.bodies` makes its two parts."""
+    """Encode a HANDSHAKE frame; `replication.handshake` makes its two parts."""
     return b"".join((_HEADER.pack(_HANDSHAKE, len(control), len(rec)), control, rec))
 
 
