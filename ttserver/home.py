@@ -94,13 +94,14 @@ class Home:
 
         Raises:
             AlreadyRunningError: another process holds it; names its id.
-            ConfigurationError: the file cannot be made.
+            TtserverError: the file cannot be made.
+            ConfigurationError: there is no such directory.
         """
         self.must_exist()
         try:
             fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ConfigurationError(
+            raise TtserverError(
                 f"home {self.root} cannot be written: {error.strerror}",
                 code="UNWRITABLE",
                 hint=f"let the user who runs ttserver own {self.root}, on a file system "

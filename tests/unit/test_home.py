@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ttserver.errors import ConfigurationError
+from ttserver.errors import ConfigurationError, TtserverError
 from ttserver.home import AlreadyRunningError, Home
 
 _HOLD = """
@@ -63,5 +63,5 @@ def test_a_missing_home_is_named(tmp_path: Path) -> None:
 def test_a_home_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     # A directory where the file should be stands for any refusal of the system, for root too.
     (tmp_path / "ttserver.lock").mkdir()
-    with pytest.raises(ConfigurationError, match="cannot be written"), Home(tmp_path).locked():
+    with pytest.raises(TtserverError, match="cannot be written"), Home(tmp_path).locked():
         pass

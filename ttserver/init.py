@@ -1,0 +1,208 @@
+"""Make the HOME of a new site: DB_CONFIG, ttserver.toml, the directories, the administrator.
+
+The administrator's record can only be written where there is a master, so `init` leaves its hash in
+a private file that the daemon takes in when it is master for the first time.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from storage.hosts import bare_host, host_problem, is_wildcard
+from ttserver.errors import ConfigurationError
+from ttserver.home import Home
+from ttserver.init_text import db_config_text, toml_text
+
+CLIENT_PORT = 5000
+ADMINISTRATOR = "tapemaster"
+PORT_MAX = 65535
+
+# Without 0/O, 1/l/I: a password that is printed once gets copied by hand.
+_ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+_PASSWORD_CHARACTERS = 20  # 117 bits
+
+Role = Literal["master", "replicant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A site's name in the group: host and port, byte by byte."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class InitPlan:
+    """What `init` will make, all of it checked.
+
+    Args:
+        local: this site.
+        remotes: the other sites.
+        role: `master` creates the group and the administrator; nothing else depends on it.
+        priority: 0 never becomes master; among equals the highest does.
+    """
+
+    home: Home
+    role: Role
+    local: Address
+    remotes: tuple[Address, ...]
+    priority: int
+
+    @property
+    def ack_policy(self) -> str:
+        """The policy's name in DB_CONFIG."""
+        return f"db_repmgr_acks_{'quorum' if len(self.remotes) > 1 else 'one'}"
+
+    @property
+    def client_listen(self) -> Address:
+        """Where clients will be served."""
+        return Address(self.local.host, CLIENT_PORT)
+
+
+def parse_address(text: str, option: str) -> Address:
+    """Read HOST:PORT; an IPv6 address stands in brackets.
+
+    Args:
+        text: what the operator typed.
+        option: what to call it in an error.
+
+    Raises:
+        ConfigurationError: it is not the address of one site.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and bare_host(host) == host):
+        raise _bad(f"{option} {text!r} is not HOST:PORT", "write it like 192.0.2.10:5010")
+    host = bare_host(host)
+    problem = host_problem(host)
+    if problem is None and is_wildcard(host):
+        problem = f"{host} is no address that other sites can reach"
+    if problem is not None:
+        raise _bad(f"{option} {text!r}: {problem}", "write a name or address as other sites see it")
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= PORT_MAX):
+        raise _bad(f"{option} {text!r}: port {port!r} is not 1..{PORT_MAX}", "use port 5010")
+    return Address(host, int(port))
+
+
+def make_plan(
+    home: Home, role: Role, local: str, remotes: Sequence[str], priority: int | None
+) -> InitPlan:
+    """Check everything that was asked for, before anything is written.
+
+    Args:
+        local: HOST:PORT of this site.
+        remotes: HOST:PORT of each other site.
+        priority: None for 1 on the master and 0 on a replicant.
+
+    Raises:
+        ConfigurationError: the first thing that cannot be right.
+    """
+    here = parse_address(local, "--local")
+    others = tuple(parse_address(text, "--remote") for text in remotes)
+    for number, other in enumerate(others):
+        if other == here:
+            raise _bad(f"--remote {other} is this site itself", "name the other site there")
+        if other in others[:number]:
+            raise _bad(f"--remote {other} is given twice", "name each site once")
+    if role == "replicant" and not others:
+        raise _bad("a replicant has no master to follow", "name the master with --remote HOST:PORT")
+    if here.port == CLIENT_PORT:
+        raise _bad(
+            f"--local {here}: port {CLIENT_PORT} is the clients' port",
+            "use port 5010 for replication",
+        )
+    chosen = priority if priority is not None else int(role == "master")
+    if role == "master" and chosen == 0:
+        raise _bad(
+            "a master cannot have priority 0: that site never becomes master",
+            "leave --priority out, or give 1 or more",
+        )
+    _refuse_existing(home)
+    return InitPlan(home, role, here, others, chosen)
+
+
+def new_password() -> str:
+    """Make a password nobody can guess and a tired person can type."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_PASSWORD_CHARACTERS))
+
+
+def write(plan: InitPlan, first_user: bytes | None) -> list[Path]:
+    """Make the HOME; what was made is removed again when a part of it fails.
+
+    Args:
+        plan: what `make_plan` checked.
+        first_user: the administrator's record with the hash of the password; None on a replicant.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OSError: the disk or the directory's modes do not allow it.
+    """
+    home = plan.home
+    made: list[Path] = []
+    try:
+        # The environment holds password hashes and all data: nobody else reads it.
+        for directory in (home.root, home.environment.parent, home.environment):
+            directory.mkdir(mode=0o700, parents=directory == home.root, exist_ok=True)
+        home.environment.chmod(0o700)
+        if first_user is not None:
+            _write_new(home.first_user, first_user, made, mode=0o600)
+        _write_new(home.toml, toml_text(plan).encode(), made, mode=0o640)
+        _write_new(home.db_config, db_config_text(plan).encode(), made, mode=0o640)
+    except OSError:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
+    return made
+
+
+def policy_sentences(plan: InitPlan) -> Iterable[str]:
+    """Say which acknowledgement policy was chosen, what it protects and what it does not."""
+    if len(plan.remotes) > 1:
+        yield (
+            f"ack policy QUORUM: OK means that most of the {len(plan.remotes) + 1} sites have the "
+            "write, so it survives the loss of the master."
+        )
+        yield (
+            "Only sites with priority above 0 count for it: with none besides the master it waits "
+            "for nobody. Give the others `--priority 1`, or choose db_repmgr_acks_one in DB_CONFIG."
+        )
+        return
+    yield (
+        "ack policy ONE: OK means that the write is on disk here and that one other site has it; "
+        "it survives the loss of either machine."
+    )
+    yield (
+        "While no other site is connected, a write is stored here and answered PERMFAILED, so that "
+        "nobody mistakes one copy for two. A group of this site alone answers OK."
+    )
+
+
+def _write_new(path: Path, data: bytes, made: list[Path], *, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    made.append(path)
+    with os.fdopen(fd, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _refuse_existing(home: Home) -> None:
+    for path in (home.db_config, home.environment / "DB_CONFIG", home.toml, home.first_user):
+        if path.exists():
+            raise ConfigurationError(
+                f"home {home.root} already holds a site: {path} exists",
+                code="EXISTS",
+                hint="edit that file, or choose another directory with --home DIR",
+            )
+
+
+def _bad(text: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(text, code="USAGE", hint=hint)
