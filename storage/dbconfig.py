@@ -21,7 +21,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from storage.dbconfig_parse import parse
+from storage.dbconfig_parse import CONFIG_FIELDS, TIMEOUT_FIELDS, parse
 from storage.dbconfig_rules import DEFAULTS, LG_BSIZE_BYTES, LG_MAX_BYTES, Default
 from storage.dbconfig_table import DIRECTIVES, UINT_MAX
 from storage.dbconfig_types import (
@@ -37,6 +37,8 @@ from storage.dbconfig_types import (
 from storage.errors import ConfigError
 
 __all__ = [
+    "CONFIG_FIELDS",
+    "TIMEOUT_FIELDS",
     "ClockSkew",
     "ConfigWarning",
     "DbConfig",

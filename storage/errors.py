@@ -1,7 +1,7 @@
 """The errors of the storage package.
 
     StorageError        facts, a stable `code`, one `hint`
-    +-- ConfigError     a line of DB_CONFIG, or the state of its two files, that cannot be right
+    +-- ConfigError     a line of a configuration file, or the file as a whole, that cannot be right
 
 Errors that need more than this (the environment's, a watch's) are subclasses next to their code.
 The text names its subject first; who prints it adds a line `HINT: ` with the hint.
@@ -33,11 +33,11 @@ class StorageError(Exception):
 
 
 class ConfigError(StorageError):
-    """DB_CONFIG, or the pair of its files, cannot be used (exit status 2).
+    """A configuration file cannot be used (exit status 2).
 
     Args:
         message: the sentence without its place.
-        file: the file's name as the operator knows it: `DB_CONFIG` or `var/db/DB_CONFIG`.
+        file: the file's name as the operator knows it, such as `var/db/DB_CONFIG`.
         line: line of that file from 1; 0 when the whole file is meant.
         also: the further errors of the same file; the first one is this error.
     """
