@@ -10,7 +10,9 @@ a call that has none is ours.
        or a request ----> RequestReceived     answer()
 
 The shell moves bytes: `receive_data` and `receive_eof` give events, `data_to_send` gives bytes.
-After every call it sends `data_to_send()`; when `closed` is true it flushes that and closes.
+After every call it sends `data_to_send()`; when `closed` is true it flushes that, shuts its sending
+side down and reads to the end before it closes: closing with unread bytes resets the connection,
+and a CONNECT_REJECT still under way would be lost.
 
 What the other side does wrong never raises: it is the last event, LinkFailed.  So what came before
 it is not lost, and the events are the same however the bytes were cut into chunks.  What we do
