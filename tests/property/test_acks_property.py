@@ -1,0 +1,193 @@
+"""Ack arithmetic against a deliberately dumb version, and what QUORUM promises, by enumeration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations, combinations_with_replacement, product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replication.acks import SiteAck, can_be_met, policy_lsn, waits_for_nobody
+from replication.messages import AckPolicy, SiteStatus
+from replication.wire import LSN, LSN_MAX
+
+LOW, WRITE, HIGH = LSN(1, 50), LSN(1, 100), LSN(2, 10)
+PRESENT, ADDING, DELETING = SiteStatus.PRESENT, SiteStatus.ADDING, SiteStatus.DELETING
+
+sites_strategy = st.lists(
+    st.builds(
+        SiteAck,
+        eid=st.integers(1, 9),
+        electable=st.sampled_from([True, True, False, None]),
+        connected=st.booleans(),
+        acked=st.none() | st.sampled_from([LOW, WRITE, HIGH]),
+        status=st.sampled_from([PRESENT, PRESENT, PRESENT, ADDING, DELETING]),
+    ),
+    max_size=6,
+)
+
+
+def dumb_holds(policy: AckPolicy, sites: Sequence[SiteAck], lsn: LSN, *, strict: bool) -> bool:
+    """Count, for one LSN, in the words of the manual."""
+    if not any(site.status in (PRESENT, DELETING) for site in sites):
+        return True
+    have = [site.acked is not None and site.acked >= lsn for site in sites]
+    counted = [held and site.status is PRESENT for held, site in zip(have, sites, strict=True)]
+    peers = [held and site.electable is True for held, site in zip(counted, sites, strict=True)]
+    missing = [
+        site for held, site in zip(have, sites, strict=True) if not held and site.status != ADDING
+    ]
+    missing_peer = any(site.electable is not False for site in missing)
+    members = 1 + len(sites)
+    needed = 1 if members == 2 and not strict else (members - 1) // 2
+    quorum = sum(peers) >= needed or not missing_peer
+    silent = any(site.connected and site.status is PRESENT for site in missing)
+    return {
+        AckPolicy.ALL: not missing,
+        AckPolicy.ALL_AVAILABLE: quorum and not silent,
+        AckPolicy.ALL_PEERS: not missing_peer,
+        AckPolicy.NONE: True,
+        AckPolicy.ONE: any(counted),
+        AckPolicy.ONE_PEER: any(peers),
+        AckPolicy.QUORUM: quorum,
+    }[policy]
+
+
+@settings(deadline=None, max_examples=600)
+@given(st.sampled_from(AckPolicy), sites_strategy, st.booleans())
+def test_policy_lsn_is_the_highest_for_which_the_policy_holds(
+    policy: AckPolicy, sites: list[SiteAck], strict: bool
+) -> None:
+    # Between two acknowledged LSNs nothing changes, so these are all LSNs there are.
+    candidates = sorted({LSN_MAX, *(site.acked for site in sites if site.acked is not None)})
+    held = [lsn for lsn in candidates if dumb_holds(policy, sites, lsn, strict=strict)]
+    assert policy_lsn(policy, sites, two_site_strict=strict) == max(held, default=None)
+    assert held == candidates[: len(held)], "what holds for an LSN holds for all before it"
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(AckPolicy), sites_strategy, st.booleans())
+def test_hopeless_means_that_even_everybody_connected_is_not_enough(
+    policy: AckPolicy, sites: list[SiteAck], strict: bool
+) -> None:
+    best = [
+        SiteAck(s.eid, s.electable, s.connected, HIGH if s.connected else s.acked, s.status)
+        for s in sites
+    ]
+    reason = can_be_met(policy, sites, WRITE, two_site_strict=strict)
+    assert (reason is None) == dumb_holds(policy, best, WRITE, strict=strict)
+    assert reason != ""
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(AckPolicy), sites_strategy, st.booleans())
+def test_waiting_for_nobody_means_that_no_ack_is_needed(
+    policy: AckPolicy, sites: list[SiteAck], strict: bool
+) -> None:
+    silent = [SiteAck(s.eid, s.electable, s.connected, None, s.status) for s in sites]
+    expected = dumb_holds(policy, silent, WRITE, strict=strict)
+    assert waits_for_nobody(policy, sites, two_site_strict=strict) is expected
+
+
+# --- what QUORUM promises ----------------------------------------------------------------------
+
+Kind = tuple[bool | None, SiteStatus, bool]  # electable, status, holds the write
+
+
+def groups(kinds: Sequence[Kind], others: int) -> Iterator[list[SiteAck]]:
+    """Make every group of so many other sites; which site is which does not matter."""
+    for chosen in combinations_with_replacement(kinds, others):
+        yield [
+            SiteAck(eid, electable, True, WRITE if holds else None, status)
+            for eid, (electable, status, holds) in enumerate(chosen, 1)
+        ]
+
+
+def can_lose_the_write(sites: Sequence[SiteAck], *, master_electable: bool, votes: int) -> bool:
+    """Hold every possible election and see whether one is won by a site without the write.
+
+    Any `votes` members or more make an election, whatever their priority, the old master too (it
+    holds the write).  Of those who vote an electable one with the longest log wins: a holder, if
+    there is one.  A site being added is refused by all others and can't win; for a site of
+    unknown priority the worse is assumed.
+    """
+    voters = [(site.electable is not False, site.acked is not None, site.status) for site in sites]
+    everybody = [(master_electable, True, PRESENT), *voters]
+    for size in range(votes, len(everybody) + 1):
+        for election in combinations(everybody, size):
+            runners = [
+                holds for electable, holds, status in election if electable and status != ADDING
+            ]
+            if runners and not any(runners):
+                return True
+    return False
+
+
+SETTLED: list[Kind] = [
+    (electable, PRESENT, holds) for electable, holds in product((True, False), (True, False))
+]
+CHANGING: list[Kind] = [
+    (electable, status, holds)
+    for electable, status, holds in product(
+        (True, False, None), (PRESENT, ADDING, DELETING), (True, False)
+    )
+    if not (status is ADDING and holds)
+]
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_a_write_that_met_quorum_survives_every_majority_election(n: int) -> None:
+    checked = 0
+    for sites in groups(SETTLED, n - 1):
+        if policy_lsn(AckPolicy.QUORUM, sites) in (WRITE, LSN_MAX):
+            assert not can_lose_the_write(sites, master_electable=True, votes=n // 2 + 1), sites
+            checked += 1
+    assert checked, "no group met the policy: nothing was tested"
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+def test_nor_is_it_lost_while_members_come_and_go(n: int) -> None:
+    for sites in groups(CHANGING, n - 1):
+        if policy_lsn(AckPolicy.QUORUM, sites) in (WRITE, LSN_MAX):
+            assert not can_lose_the_write(sites, master_electable=True, votes=n // 2 + 1), sites
+
+
+def test_two_sites_of_which_one_may_win_alone() -> None:
+    for sites in groups(CHANGING, 1):
+        if policy_lsn(AckPolicy.QUORUM, sites, two_site_strict=False) in (WRITE, LSN_MAX):
+            assert not can_lose_the_write(sites, master_electable=True, votes=1), sites
+
+
+@pytest.mark.parametrize("n", range(3, 8))
+def test_quorum_is_no_larger_than_it_must_be(n: int) -> None:
+    """With all sites electable, one ack fewer can be lost: the size is the least that is safe."""
+    short = (n - 1) // 2 - 1
+    sites = [SiteAck(eid, True, True, WRITE if eid <= short else None) for eid in range(1, n)]
+    assert policy_lsn(AckPolicy.QUORUM, sites) is None
+    assert can_lose_the_write(sites, master_electable=True, votes=n // 2 + 1)
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_a_quick_election_must_not_ask_for_fewer_votes(n: int) -> None:
+    """A majority of n - 1 sites, instead of n, would lose an acknowledged write in even groups."""
+    sites = [
+        SiteAck(eid, True, True, WRITE if eid <= (n - 1) // 2 else None) for eid in range(1, n)
+    ]
+    assert policy_lsn(AckPolicy.QUORUM, sites) == WRITE
+    assert can_lose_the_write(sites, master_electable=True, votes=(n - 1) // 2 + 1)
+    assert not can_lose_the_write(sites, master_electable=True, votes=n // 2 + 1)
+
+
+def test_stronger_policies_imply_quorum() -> None:
+    for n in range(1, 6):
+        for sites in groups(SETTLED, n - 1):
+            quorum = policy_lsn(AckPolicy.QUORUM, sites)
+            for policy in (AckPolicy.ALL, AckPolicy.ALL_PEERS, AckPolicy.ALL_AVAILABLE):
+                if policy_lsn(policy, sites) is not None:
+                    assert quorum is not None, (policy, sites)
+
+
+def test_the_groups_are_as_many_as_they_should_be() -> None:
+    assert len(list(chain.from_iterable(groups(SETTLED, others) for others in range(7)))) == 210
