@@ -11,31 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from storage.hosts import bare_host, host_problem, is_wildcard
+from storage.users import UserRecord, write_first_user
+from ttserver.address import Address, parse_address
 from ttserver.errors import ConfigurationError
 from ttserver.home import Home
 from ttserver.init_text import db_config_text, toml_text
 
 CLIENT_PORT = 5000
-ADMINISTRATOR = "tapemaster"
-PORT_MAX = 65535
 
 # Without 0/O, 1/l/I: a password that is printed once gets copied by hand.
 _ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _PASSWORD_CHARACTERS = 20  # 117 bits
 
 Role = Literal["master", "replicant"]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A site's name in the group: host and port, byte by byte."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +54,8 @@ class InitPlan:
         return Address(self.local.host, CLIENT_PORT)
 
 
-def parse_address(text: str, option: str) -> Address:
-    """Read HOST:PORT; an IPv6 address stands in brackets.
+def site_address(text: str, option: str) -> Address:
+    """Read the HOST:PORT that names one site.
 
     Args:
         text: what the operator typed.
@@ -76,18 +64,16 @@ def parse_address(text: str, option: str) -> Address:
     Raises:
         ConfigurationError: it is not the address of one site.
     """
-    host, colon, port = text.rpartition(":")
-    if not colon or (":" in host and bare_host(host) == host):
-        raise _bad(f"{option} {text!r} is not HOST:PORT", "write it like 192.0.2.10:5010")
-    host = bare_host(host)
-    problem = host_problem(host)
-    if problem is None and is_wildcard(host):
-        problem = f"{host} is no address that other sites can reach"
-    if problem is not None:
-        raise _bad(f"{option} {text!r}: {problem}", "write a name or address as other sites see it")
-    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= PORT_MAX):
-        raise _bad(f"{option} {text!r}: port {port!r} is not 1..{PORT_MAX}", "use port 5010")
-    return Address(host, int(port))
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise _bad(f"{option} {error}", "write it like 192.0.2.10:5010") from None
+    if address.wildcard:
+        raise _bad(
+            f"{option} {address} is no address that other sites can reach",
+            "write this machine's name or address as the other sites see it",
+        )
+    return address
 
 
 def make_plan(
@@ -103,8 +89,8 @@ def make_plan(
     Raises:
         ConfigurationError: the first thing that cannot be right.
     """
-    here = parse_address(local, "--local")
-    others = tuple(parse_address(text, "--remote") for text in remotes)
+    here = site_address(local, "--local")
+    others = tuple(site_address(text, "--remote") for text in remotes)
     for number, other in enumerate(others):
         if other == here:
             raise _bad(f"--remote {other} is this site itself", "name the other site there")
@@ -132,7 +118,7 @@ def new_password() -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(_PASSWORD_CHARACTERS))
 
 
-def write(plan: InitPlan, first_user: bytes | None) -> list[Path]:
+def write(plan: InitPlan, first_user: UserRecord | None) -> list[Path]:
     """Make the HOME; what was made is removed again when a part of it fails.
 
     Args:
@@ -153,7 +139,8 @@ def write(plan: InitPlan, first_user: bytes | None) -> list[Path]:
             directory.mkdir(mode=0o700, parents=directory == home.root, exist_ok=True)
         home.environment.chmod(0o700)
         if first_user is not None:
-            _write_new(home.first_user, first_user, made, mode=0o600)
+            made.append(home.first_user)
+            write_first_user(home.first_user, first_user)
         _write_new(home.toml, toml_text(plan).encode(), made, mode=0o640)
         _write_new(home.db_config, db_config_text(plan).encode(), made, mode=0o640)
     except OSError:

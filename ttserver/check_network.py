@@ -1,0 +1,228 @@
+"""The part of `ttserver check` that needs the network: ports, names, the other sites, acks."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from replication.acks import SiteAck, policy_lsn
+from replication.messages import AckPolicy
+from replication.peer import LocalSite
+from replication.wire import LSN_MAX
+from storage.dbconfig import SiteLine
+from storage.hosts import is_loopback
+from ttserver import probe
+from ttserver.address import Address
+from ttserver.check_findings import Finding, fail, ok, skip, warn
+from ttserver.config import ServerConfig
+from ttserver.summary import lsn_text
+
+PROBE_TIMEOUT_S = 2.0
+# Ports that operators of this protocol are used to; one is tried when the other is closed.
+OTHER_PORT = {5010: 5100, 5100: 5010}
+
+Status = dict[str, Any]
+
+
+def check_network(config: ServerConfig, status: Status | None) -> Iterator[Finding]:
+    """Look at everything between this site, its clients and the other sites.
+
+    Args:
+        config: the site's configuration.
+        status: what its running daemon says, None when none runs.
+    """
+    yield from _check_ports(config, status)
+    yield from _check_clients(config)
+    for site in config.db.sites:
+        yield _check_name(site, config)
+    answers: dict[str, probe.Answer] = {}
+    for site in config.db.remote_sites:
+        answer = probe.ask_site(
+            LocalSite(
+                config.local.host,
+                config.local.port,
+                config.db.priority,
+                config.db.ack_policy_number,
+            ),
+            site.host,
+            site.port,
+            timeout_s=PROBE_TIMEOUT_S,
+        )
+        answers[site.address] = answer
+        yield _check_remote(site, answer)
+    yield from _check_acks(config, _members(status, answers))
+    yield skip("clocks", "sites do not tell each other the time; keep NTP running on all of them")
+
+
+# -- ports and names
+
+
+def _check_ports(config: ServerConfig, status: Status | None) -> Iterator[Finding]:
+    listening = str(status["client_listen"]) if status is not None else None
+    client, site = config.settings.client.listen, config.replication_listen
+    yield _check_port("client port", client, ours=listening == str(client))
+    yield _check_port("site port", site, ours=status is not None)
+
+
+def _check_port(topic: str, where: Address, *, ours: bool) -> Finding:
+    problem = _cannot_listen(where)
+    if problem is None:
+        return ok(topic, f"{where} is free")
+    if problem.errno == errno.EADDRINUSE and ours:
+        return ok(topic, f"{where} is held by our own daemon")
+    hints = {
+        errno.EADDRINUSE: f"see who holds it (ss -ltnp 'sport = :{where.port}'), or change the "
+        "address",
+        errno.EADDRNOTAVAIL: "write an address of this machine (ip address)",
+        errno.EACCES: "take a port above 1023",
+    }
+    words = (problem.strerror or str(problem)).lower()
+    return fail(topic, f"{where}: {words}", hints.get(problem.errno or 0, "change the address"))
+
+
+def _cannot_listen(where: Address) -> OSError | None:
+    """Try to listen on every address of a name as the daemon would; None when that works."""
+    try:
+        for family, address in probe.addresses_of(where.host, where.port):
+            with socket.socket(family, socket.SOCK_STREAM) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trial.bind((address, where.port))
+                # Two sockets may be bound to one port; only one may listen.
+                trial.listen(1)
+    except OSError as error:
+        return error
+    return None
+
+
+def _check_clients(config: ServerConfig) -> Iterator[Finding]:
+    listen = config.settings.client.listen
+    if is_loopback(listen.host):
+        yield warn(
+            "clients",
+            f"served on {listen} only, which other machines cannot reach",
+            f'write listen = "HOST:{listen.port}" under [client] in ttserver.toml',
+        )
+    else:
+        yield ok("clients", f"served on {listen}")
+
+
+def _check_name(site: SiteLine, config: ServerConfig) -> Finding:
+    try:
+        found = [address for _, address in probe.addresses_of(site.host, site.port)]
+    except OSError as error:
+        return fail(
+            "names",
+            f"{site.host} does not resolve: {error.strerror or error}",
+            "write an address, or put the name in the DNS or /etc/hosts",
+        )
+    text = f"{site.host} is {', '.join(found)}" + (", all are tried" if len(found) > 1 else "")
+    if site.local and is_loopback(found[0]) and not is_loopback(site.host):
+        far = [other.host for other in config.db.remote_sites if not is_loopback(other.host)]
+        if far:
+            return warn(
+                "names",
+                f"{text}: this site would listen where {far[0]} cannot reach it",
+                "give the name its real address in /etc/hosts",
+            )
+    return ok("names", text)
+
+
+# -- the other sites
+
+
+def _check_remote(site: SiteLine, answer: probe.Answer) -> Finding:
+    if not answer.reached:
+        return _unreachable(site, answer.problem)
+    if answer.site is None:
+        return fail(
+            "other sites",
+            f"{site.address} answers, but is no site: {answer.problem}",
+            "name its replication port there (5010), not the clients' (5000)",
+        )
+    if str(answer.site.address) != site.address:
+        return fail(
+            "other sites",
+            f"{site.address} calls itself {answer.site.address}",
+            "use one spelling of each site's address in every DB_CONFIG of the group",
+        )
+    return ok("other sites", f"{site.address}: {_described(answer)}")
+
+
+def _described(answer: probe.Answer) -> str:
+    assert answer.site is not None
+    text = "native repmgr" if answer.site.native else "ttserver"
+    text += ", protocol 4, " + ("may become master" if answer.site.electable else "never master")
+    if (standing := answer.standing) is not None:
+        text += f", generation {standing.generation}, log end {lsn_text(standing.last_lsn)}"
+        text += f", master {standing.master}" if standing.master is not None else ", no master"
+    return text
+
+
+def _unreachable(site: SiteLine, problem: str | None) -> Finding:
+    other = OTHER_PORT.get(site.port)
+    if other is not None and probe.accepts(site.host, other, timeout_s=PROBE_TIMEOUT_S):
+        return warn(
+            "other sites",
+            f"{site.address} does not answer ({problem}), but port {other} of that host does",
+            f"write port {other} in that repmgr_site line if the site listens there",
+        )
+    return warn(
+        "other sites",
+        f"{site.address} does not answer: {problem}",
+        f"start the site there, and let port {site.port} through the firewalls both ways",
+    )
+
+
+# -- acknowledgements
+
+
+def _members(status: Status | None, answers: dict[str, probe.Answer]) -> list[SiteAck]:
+    """List the other members; the running daemon knows them better than the configuration."""
+    if status is not None and status["sites"]:
+        known = {str(site["site"]): site["electable"] for site in status["sites"]}
+    else:
+        known = {
+            name: answer.site.electable if answer.site is not None else None
+            for name, answer in answers.items()
+        }
+    return [
+        SiteAck(number, electable, connected=True, acked=None, name=name)
+        for number, (name, electable) in enumerate(known.items(), start=1)
+    ]
+
+
+def _check_acks(config: ServerConfig, members: list[SiteAck]) -> Iterator[Finding]:
+    policy = AckPolicy(config.db.ack_policy_number)
+    strict = config.db.rep_config.two_site_strict
+    if not members:
+        yield ok("ack policy", f"{policy.name}; no other site is known, so a write waits for none")
+        return
+    advice = (
+        "write repmgr_set_ack_policy db_repmgr_acks_one in DB_CONFIG: one other site has the write"
+    )
+    if policy_lsn(policy, members, two_site_strict=strict) == LSN_MAX:
+        yield warn(
+            "ack policy",
+            f"{policy.name} waits for nobody here: OK means one copy ({_why(policy, members)})",
+            advice,
+        )
+        return
+    cut_off = [SiteAck(m.eid, m.electable, connected=False, acked=None) for m in members]
+    if policy_lsn(policy, cut_off, two_site_strict=strict) == LSN_MAX:
+        yield warn(
+            "ack policy",
+            f"{policy.name} waits for nobody while no other site is connected: OK means one copy",
+            advice,
+        )
+        return
+    yield ok("ack policy", f"{policy.name} with {len(members)} other site{'s'[: len(members) > 1]}")
+
+
+def _why(policy: AckPolicy, members: list[SiteAck]) -> str:
+    if policy is AckPolicy.NONE:
+        return "that is what NONE says"
+    if policy is AckPolicy.QUORUM and len(members) == 1:
+        return "this site is the quorum of a group of two"
+    return "no other site has a priority above 0"

@@ -1,0 +1,115 @@
+"""`ttserver user add|passwd|list|remove`: who may log on at port 5000."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ttserver.cli.frame import (
+    EXIT_FAILED,
+    HomeOption,
+    JsonOption,
+    PasswordStdinOption,
+    YesOption,
+    confirmed,
+    daemon_of,
+    home_of,
+    print_json,
+    read_password,
+)
+from ttserver.render import console
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The user ID.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    group = typer.Typer(
+        name="user",
+        help="Who may log on: add, passwd, list, remove. Changes are made on the master.",
+        no_args_is_help=False,
+    )
+    group.command("add")(_add)
+    group.command("passwd")(_passwd)
+    group.command("list")(_list)
+    group.command("remove")(_remove)
+    app.add_typer(group)
+
+
+def _add(
+    ctx: typer.Context,
+    name: NameArgument,
+    role: Annotated[
+        Literal["administrator", "user"], typer.Option("--role", help="What the user may do.")
+    ] = "user",
+    password_stdin: PasswordStdinOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Add a user; asks for the password, or reads one line with --password-stdin."""
+    with daemon_of(home_of(ctx, home)) as daemon:
+        # Before anything is typed: a replicant refuses, and names the master.
+        daemon.ask("user-check", name=name, new=True)
+    password = read_password(from_stdin=password_stdin, name=name)
+    with daemon_of(home_of(ctx, home)) as daemon:
+        daemon.ask("user-add", name=name, password=password, role=role)
+    console().print(Text(f"user {name} added ({role})"))
+
+
+def _passwd(
+    ctx: typer.Context,
+    name: NameArgument,
+    password_stdin: PasswordStdinOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Give a user a new password."""
+    with daemon_of(home_of(ctx, home)) as daemon:
+        daemon.ask("user-check", name=name, new=False)
+    password = read_password(from_stdin=password_stdin, name=name)
+    with daemon_of(home_of(ctx, home)) as daemon:
+        daemon.ask("user-passwd", name=name, password=password)
+    console().print(Text(f"password of {name} changed"))
+
+
+def _list(ctx: typer.Context, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the users."""
+    with daemon_of(home_of(ctx, home)) as daemon:
+        users: list[dict[str, Any]] = daemon.ask("user-list")
+    if as_json:
+        print_json(users)
+        return
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
+    for column in ("user", "role", "created", "state"):
+        table.add_column(column, no_wrap=True)
+    for user in users:
+        table.add_row(
+            Text(user["name"], style="bold"),
+            Text(user["role"]),
+            Text(f"{datetime.fromisoformat(user['created']).astimezone():%Y-%m-%d %H:%M}"),
+            _state(user),
+        )
+    console().print(table if users else Text("  no users: nobody can log on", style="yellow"))
+
+
+def _state(user: dict[str, Any]) -> Text:
+    if user["disabled"]:
+        return Text("disabled", style="yellow")
+    if user["revoked"]:
+        return Text("revoked after wrong passwords", style="yellow")
+    return Text("may log on", style="green")
+
+
+def _remove(
+    ctx: typer.Context, name: NameArgument, yes: YesOption = False, home: HomeOption = None
+) -> int:
+    """Remove a user."""
+    with daemon_of(home_of(ctx, home)) as daemon:
+        daemon.ask("user-check", name=name, new=False)
+    if not confirmed(f"Remove user {name}?", yes=yes):
+        console().print("nothing was changed")
+        return EXIT_FAILED
+    with daemon_of(home_of(ctx, home)) as daemon:
+        daemon.ask("user-remove", name=name)
+    console().print(Text(f"user {name} removed"))
+    return 0
