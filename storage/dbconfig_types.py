@@ -63,8 +63,8 @@ class ReplicationTimeouts(msgspec.Struct, frozen=True, kw_only=True):
         heartbeat_send_s: an idle master says something this often; 0: never. Off in the library,
             which then never notices a frozen master or a cut cable.
         heartbeat_monitor_s: silence of the master after which its link is given up; 0: never.
-            With 0.2 and 1.0 a silent death is seen within 1 to 1.2 s, and four heartbeats in a
-            row may be late before a healthy master is suspected.
+            With 0.2 and 1.0 a silent death is seen within 1 s, and four heartbeats in a row may
+            be late before a healthy master is suspected.
     """
 
     ack_s: float = 1.0

@@ -6,7 +6,7 @@ Source: TOML 1.0; the keys are in `ttserver.settings`.
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -80,26 +80,14 @@ def checked_settings(
         errors.append(ConfigError(message, file=file, line=line, hint=hint))
 
     sections: dict[str, Any] = {}
-    known_sections = Settings.__struct_fields__
+    known = Settings.__struct_fields__
     for section, values in tree.items():
-        if section not in known_sections:
-            wrong((section,), *_unknown("section", section, known_sections, _owners(section)))
+        if section not in known:
+            wrong((section,), *_unknown("section", section, known, _owners(section)))
         elif not isinstance(values, dict):
             wrong((section,), f"{section} must be a section", f"write [{section}] above its keys.")
         else:
-            section_base = getattr(base, section)
-            good: dict[str, Any] = {}
-            for key, value in values.items():
-                path, name = (section, key), f"{section}.{key}"
-                if key not in section_base.__struct_fields__:
-                    known = section_base.__struct_fields__
-                    wrong(path, *_unknown("key", name, known, _owners(key)))
-                    continue
-                try:
-                    good[key] = _value(_types(type(section_base))[key], value)
-                except ValueError as error:
-                    wrong(path, f"{name} {error}", _default_hint(section, key))
-            sections[section] = structs.replace(section_base, **good)
+            sections[section] = _section(section, getattr(base, section), values, wrong)
     if errors:
         first, *rest = sorted(errors, key=lambda error: error.line)
         first.also = tuple(rest)
@@ -107,13 +95,38 @@ def checked_settings(
     return structs.replace(base, **sections)
 
 
-def _types(section: type[msgspec.Struct]) -> dict[str, inspect.Type]:
+def _section(
+    section: str,
+    base: msgspec.Struct,
+    values: Mapping[str, object],
+    wrong: Callable[[tuple[str, ...], str, str], None],
+) -> msgspec.Struct:
+    wanted = key_types(type(base))
+    good: dict[str, Any] = {}
+    for key, value in values.items():
+        path, name = (section, key), f"{section}.{key}"
+        if key not in wanted:
+            wrong(path, *_unknown("key", name, tuple(wanted), _owners(key)))
+            continue
+        try:
+            good[key] = _value(wanted[key][0], value)
+        except ValueError as error:
+            wrong(path, f"{name} {error}", _default_hint(section, key))
+    return structs.replace(base, **good)
+
+
+def key_types(section: type[msgspec.Struct]) -> dict[str, tuple[inspect.Type, str]]:
+    """Give the type of every key of a section, and what the key is for."""
     info = inspect.type_info(section)
     assert isinstance(info, inspect.StructType)
-    return {
-        field.name: field.type.type if isinstance(field.type, inspect.Metadata) else field.type
-        for field in info.fields
-    }
+    found = {}
+    for field in info.fields:
+        wanted, about = field.type, ""
+        if isinstance(wanted, inspect.Metadata):
+            about = str((wanted.extra_json_schema or {}).get("description", ""))
+            wanted = wanted.type
+        found[field.name] = wanted, about
+    return found
 
 
 def _value(wanted: inspect.Type, value: object) -> object:
