@@ -149,7 +149,7 @@ def _directive(name: str, rest: str) -> Directive:
 
 def _text(statement: Statement, text: str, argument: Text) -> None:
     if not text:
-        raise _usage_error(statement.directive, f"the {argument.name} is missing")
+        raise _usage_error(statement.directive, f"{argument.placeholder} is missing")
     if re.fullmatch(argument.pattern, text, re.DOTALL) is None:
         raise _usage_error(
             statement.directive, f'the {argument.name} must be {argument.form}, got "{text}"'
@@ -173,7 +173,7 @@ def _arguments(statement: Statement, words: list[str]) -> None:
             statement.pairs = tuple(_pairs(directive, argument, words))
             continue
         if not words or words[0].startswith("#"):
-            raise _usage_error(directive, f"the {argument.name} is missing")
+            raise _usage_error(directive, f"{argument.placeholder} is missing")
         word = words.pop(0)
         if isinstance(argument, Number):
             statement.numbers += (_number(directive, argument, word),)

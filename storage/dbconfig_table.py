@@ -34,10 +34,21 @@ REGION_MAX = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
-    """A decimal number; the unit is in the name."""
+class _Named:
+    """An argument that has a name."""
 
     name: str
+
+    @property
+    def placeholder(self) -> str:
+        """The name as it stands in a line that shows the form."""
+        return self.name.upper().replace(" ", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Number(_Named):
+    """A decimal number; the unit is in the name."""
+
     low: int = 0
     high: int = UINT_MAX
     power_of_two: bool = False
@@ -45,32 +56,28 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class Option(_Named):
     """One of a set of names, in any case."""
 
-    name: str
     among: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
-    """`on` or `off`; on when left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(_Named):
     """The rest of the line, blanks included."""
 
-    name: str
     pattern: str = r".+"
     form: str = ""  # how to say the pattern
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class Word(_Named):
     """One word."""
 
-    name: str
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """`on` or `off`; on when left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +131,12 @@ class Directive:
 
 def _usage(argument: Argument) -> str:
     match argument:
-        case Number(name=name) | Word(name=name) | Text(name=name) | Option(name=name):
-            return name.upper().replace(" ", "_")
         case Switch():
             return "[on|off]"
         case Pairs():
             return "[OPTION on|off] ..."
+        case _:
+            return argument.placeholder
 
 
 _DIRECTORY = (Text("directory"),)
