@@ -33,7 +33,7 @@ def check_network(config: ServerConfig, status: Status | None) -> Iterator[Findi
     """
     yield from _check_ports(config, status)
     yield from _check_clients(config)
-    for site in config.db.sites:
+    for site in {site.host: site for site in reversed(config.db.sites)}.values():
         yield _check_name(site, config)
     answers: dict[str, probe.Answer] = {}
     for site in config.db.remote_sites:

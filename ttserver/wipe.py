@@ -32,7 +32,7 @@ class WipePlan:
     size_bytes: int
 
     def kinds(self) -> dict[str, int]:
-        """Count the entries by what an operator calls them."""
+        """Count the entries by what an operator calls one of them."""
         counted: dict[str, int] = {}
         for name in self.names:
             counted[_kind(name)] = counted.get(_kind(name), 0) + 1
@@ -88,12 +88,12 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 def _kind(name: str) -> str:
     if name.startswith("log."):
-        return "log files"
+        return "log file"
     if name.startswith("__db"):
-        return "region files"
+        return "region file"
     if name.startswith("$DB_Msg.txt"):
-        return "journal files"
-    return "databases" if name.endswith(".db") else "other files"
+        return "journal file"
+    return "database" if name.endswith(".db") else "other file"
 
 
 def _failed(error: OSError) -> WipeError:

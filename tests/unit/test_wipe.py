@@ -31,11 +31,11 @@ def test_everything_but_db_config_goes(tmp_path: Path) -> None:
     planned = wipe.plan(tmp_path / "db")
     assert planned.size_bytes == 9 * 5 + 7
     assert planned.kinds() == {
-        "journal files": 2,
-        "region files": 2,
-        "other files": 2,
-        "databases": 2,
-        "log files": 2,
+        "journal file": 2,
+        "region file": 2,
+        "other file": 2,
+        "database": 2,
+        "log file": 2,
     }
     wipe.remove(planned)
     assert [path.name for path in (tmp_path / "db").iterdir()] == ["DB_CONFIG"]

@@ -201,7 +201,7 @@ def _wipe(
         if not planned.names:
             out.print(Text(f"{planned.directory} is empty already; nothing was changed"))
             return 0
-        kinds = ", ".join(f"{count} {kind}" for kind, count in planned.kinds().items())
+        kinds = ", ".join(f"{n} {kind}{'s'[: n > 1]}" for kind, n in planned.kinds().items())
         out.print(
             Text(f"in {planned.directory}: {kinds}; {bytes_text(planned.size_bytes)}"),
             soft_wrap=True,

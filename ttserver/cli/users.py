@@ -53,8 +53,8 @@ def _add(
         daemon.ask("user-check", name=name, new=True)
     password = read_password(from_stdin=password_stdin, name=name)
     with daemon_of(home_of(ctx, home)) as daemon:
-        daemon.ask("user-add", name=name, password=password, role=role)
-    console().print(Text(f"user {name} added ({role})"))
+        answer = daemon.ask("user-add", name=name, password=password, role=role)
+    _tell(f"user {name} added ({role})", answer)
 
 
 def _passwd(
@@ -68,8 +68,8 @@ def _passwd(
         daemon.ask("user-check", name=name, new=False)
     password = read_password(from_stdin=password_stdin, name=name)
     with daemon_of(home_of(ctx, home)) as daemon:
-        daemon.ask("user-passwd", name=name, password=password)
-    console().print(Text(f"password of {name} changed"))
+        answer = daemon.ask("user-passwd", name=name, password=password)
+    _tell(f"password of {name} changed", answer)
 
 
 def _list(ctx: typer.Context, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -110,6 +110,15 @@ def _remove(
         console().print("nothing was changed")
         return EXIT_FAILED
     with daemon_of(home_of(ctx, home)) as daemon:
-        daemon.ask("user-remove", name=name)
-    console().print(Text(f"user {name} removed"))
+        answer = daemon.ask("user-remove", name=name)
+    _tell(f"user {name} removed", answer)
     return 0
+
+
+def _tell(done: str, answer: dict[str, Any]) -> None:
+    console().print(Text(done))
+    if answer["warning"]:
+        console(stderr=True).print(
+            Text(f"WARNING: stored on this site only so far: {answer['warning']}", style="yellow"),
+            soft_wrap=True,
+        )
