@@ -223,7 +223,7 @@ class Users:
             raise UserError(
                 f"user {name} stays: it is the last administrator who can log on",
                 code="USER_LAST",
-                hint="make another administrator first: ttserver user add",
+                hint="make another one first: ttserver user add NAME --role administrator",
             )
         self._writable().delete(name.encode(), txn)
 
