@@ -25,6 +25,11 @@ _ON_DISK = Refusal(
     'remove the line; `[storage] durability = "nosync"` in ttserver.toml is the fastest setting.',
 )
 
+_DIRECT = Refusal(
+    "the library of Debian and Ubuntu is built without direct I/O and stops at it",
+    "remove the line.",
+)
+
 # (directive, option) -> why not. The option switched the other way is accepted and left out.
 REFUSED: dict[tuple[str, str], Refusal] = {
     ("rep_set_config", "db_rep_conf_lease"): _LEASE,
@@ -57,6 +62,9 @@ REFUSED: dict[tuple[str, str], Refusal] = {
     ),
     ("set_flags", "db_log_inmemory"): _ON_DISK,
     ("log_set_config", "db_log_in_memory"): _ON_DISK,
+    ("set_flags", "db_direct_db"): _DIRECT,
+    ("set_flags", "db_direct_log"): _DIRECT,
+    ("log_set_config", "db_log_direct"): _DIRECT,
     ("set_open_flags", "db_private"): Refusal(
         "db_stat, db_archive and db_hotbackup could no longer join the environment",
         "remove the line.",

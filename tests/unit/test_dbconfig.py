@@ -288,9 +288,9 @@ def test_a_huge_file_is_refused_without_being_parsed() -> None:
             ["mutex_set_tas_spins 2"],
         ),
         (
-            "set_flags db_direct_log\nlog_set_config DB_LOG_DIRECT off\n",
-            "DB_CONFIG:2: log_set_config db_log_direct was set in line 1 already; this one wins",
-            ["log_set_config DB_LOG_DIRECT off"],
+            "set_flags db_dsync_log\nlog_set_config DB_LOG_DSYNC off\n",
+            "DB_CONFIG:2: log_set_config db_log_dsync was set in line 1 already; this one wins",
+            ["log_set_config DB_LOG_DSYNC off"],
         ),
         (
             "set_flags db_region_init\nset_region_init 0\n",
