@@ -187,7 +187,8 @@ def _unknown(
     """Word the error and the hint for a name that does not exist."""
     section, _, key = name.rpartition(".")
     close = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.6)
-    if close:
+    # A key above all sections is surely a key, however much a section looks like it.
+    if close and not (elsewhere and not section):
         meant = f"{section}.{close[0]}" if section else close[0]
         return f"unknown {what} {name}, did you mean {meant}?", f"write {close[0]}."
     if elsewhere:
