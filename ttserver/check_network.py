@@ -12,7 +12,7 @@ from replication.wire import LSN_MAX
 from storage.dbconfig import SiteLine
 from storage.hosts import is_loopback
 from ttserver import probe
-from ttserver.address import Address
+from ttserver.address import Address, parse_address
 from ttserver.check_findings import Finding, fail, ok, skip, warn
 from ttserver.config import ServerConfig
 from ttserver.summary import lsn_text
@@ -32,7 +32,7 @@ def check_network(config: ServerConfig, status: Status | None) -> Iterator[Findi
         status: what its running daemon says, None when none runs.
     """
     yield from _check_ports(config, status)
-    yield from _check_clients(config)
+    yield _check_clients(_client_listen(config, status))
     for site in {site.host: site for site in reversed(config.db.sites)}.values():
         yield _check_name(site, config)
     answers: dict[str, probe.Answer] = {}
@@ -58,10 +58,18 @@ def check_network(config: ServerConfig, status: Status | None) -> Iterator[Findi
 
 
 def _check_ports(config: ServerConfig, status: Status | None) -> Iterator[Finding]:
-    listening = str(status["client_listen"]) if status is not None else None
-    client, site = config.settings.client.listen, config.replication_listen
-    yield _check_port("client port", client, ours=listening == str(client))
-    yield _check_port("site port", site, ours=status is not None)
+    for topic, where in (
+        ("client port", _client_listen(config, status)),
+        ("site port", config.replication_listen),
+    ):
+        yield _check_port(topic, where, ours=status is not None)
+
+
+def _client_listen(config: ServerConfig, status: Status | None) -> Address:
+    """Give the address the running daemon has, which its command line may have named."""
+    if status is None:
+        return config.settings.client.listen
+    return parse_address(status["client_listen"], port_min=0)
 
 
 def _check_port(topic: str, where: Address, *, ours: bool) -> Finding:
@@ -96,16 +104,14 @@ def _cannot_listen(where: Address) -> OSError | None:
     return None
 
 
-def _check_clients(config: ServerConfig) -> Iterator[Finding]:
-    listen = config.settings.client.listen
+def _check_clients(listen: Address) -> Finding:
     if is_loopback(listen.host):
-        yield warn(
+        return warn(
             "clients",
             f"served on {listen} only, which other machines cannot reach",
             f'write listen = "HOST:{listen.port}" under [client] in ttserver.toml',
         )
-    else:
-        yield ok("clients", f"served on {listen}")
+    return ok("clients", f"served on {listen}")
 
 
 def _check_name(site: SiteLine, config: ServerConfig) -> Finding:

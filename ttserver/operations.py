@@ -1,0 +1,186 @@
+"""What the control socket can ask of a running daemon; one handler a command.
+
+Changes to users go the way of every write: through the group commit, to all sites. Passwords are
+hashed here, off the event loop, before the write is queued.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from storage.passwords import hash_password
+from storage.users import Role, UserRecord, new_record
+from ttserver.control import ControlError, Handler, Send
+from ttserver.engine import Engine, WriteOutcome
+from ttserver.status import Status
+from ttserver.summary import one_line
+
+# A role change takes two calls into the library; it is locked out while others are inside.
+PROMOTE_TIMEOUT_S = 20.0
+PROGRESS_S = 0.5
+
+
+class Operations:
+    """The handlers of one daemon.
+
+    Args:
+        engine: the site they work on.
+        status: how it is; answers before the engine does.
+        is_open: tells whether the engine has opened the environment.
+    """
+
+    def __init__(
+        self, engine: Engine, status: Callable[[], Status], is_open: Callable[[], bool]
+    ) -> None:
+        self._engine = engine
+        self._status_now = status
+        self._is_open = is_open
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Give the commands by name."""
+        return {
+            "status": self._status,
+            "sites": self._sites,
+            "promote": self._promote,
+            "user-check": self._user_check,
+            "user-add": self._user_add,
+            "user-passwd": self._user_passwd,
+            "user-remove": self._user_remove,
+            "user-list": self._user_list,
+        }
+
+    async def _status(self, _request: dict[str, Any], _send: Send) -> object:
+        return self._status_now()
+
+    async def _sites(self, _request: dict[str, Any], _send: Send) -> object:
+        return self._status_now().sites
+
+    async def _promote(self, _request: dict[str, Any], send: Send) -> object:
+        manager = self._engine.manager
+        if manager is None or not self._is_open():
+            raise ControlError(
+                "site cannot be promoted: "
+                + ("its database is being opened" if manager else "replication is off"),
+                code="TRYAGAIN",
+                hint="wait until it is open, or start without --no-replication",
+            )
+        manager.promote()
+        deadline_s = time.monotonic() + PROMOTE_TIMEOUT_S
+        while (status := self._status_now()).read_only:
+            if time.monotonic() > deadline_s:
+                why = status.why or status.state
+                raise ControlError(
+                    f"site is not master after {PROMOTE_TIMEOUT_S:g} s: {why}",
+                    code="TIMEOUT",
+                    hint="look at the journal: ttserver events",
+                )
+            await send({"progress": one_line(msgspec.to_builtins(status))})
+            await asyncio.sleep(PROGRESS_S)
+        return status
+
+    # -- users
+
+    async def _user_list(self, _request: dict[str, Any], _send: Send) -> object:
+        records = await self._engine.read(self._engine.users.list)
+        return [_public(record) for record in records]
+
+    async def _user_check(self, request: dict[str, Any], _send: Send) -> object:
+        """Refuse early what could only be refused after a password was typed."""
+        self._must_be_master()
+        name, new = _text(request, "name"), bool(request.get("new"))
+        users = self._engine.users
+        record = await self._engine.read(lambda txn: users.get(txn, name))
+        if new and record is not None:
+            raise ControlError(
+                f"user {name} exists already",
+                code="USER_EXISTS",
+                hint=f"change the password instead: ttserver user passwd {name}",
+            )
+        if not new and record is None:
+            raise ControlError(
+                f"user {name} does not exist",
+                code="USER_UNKNOWN",
+                hint="see who does: ttserver user list (capital letters count)",
+            )
+        return None
+
+    async def _user_add(self, request: dict[str, Any], _send: Send) -> object:
+        self._must_be_master()
+        name, password, role = _text(request, "name"), _text(request, "password"), _role(request)
+        record = await asyncio.to_thread(new_record, name, password, role)
+        users = self._engine.users
+        outcome = await self._engine.write(lambda txn: users.add_record(txn, record))
+        return self._done(outcome, "user_added", user=name, role=role)
+
+    async def _user_passwd(self, request: dict[str, Any], _send: Send) -> object:
+        self._must_be_master()
+        name, password = _text(request, "name"), _text(request, "password")
+        hashed = await asyncio.to_thread(hash_password, password, name)
+        users = self._engine.users
+        outcome = await self._engine.write(lambda txn: users.set_password(txn, name, hashed))
+        return self._done(outcome, "password_changed", user=name)
+
+    async def _user_remove(self, request: dict[str, Any], _send: Send) -> object:
+        self._must_be_master()
+        name = _text(request, "name")
+        users = self._engine.users
+        outcome = await self._engine.write(lambda txn: users.remove(txn, name))
+        return self._done(outcome, "user_removed", user=name)
+
+    def _done(self, outcome: WriteOutcome, event: str, **facts: object) -> object:
+        if outcome.error is not None:
+            raise outcome.error
+        self._engine.journal.write(event, **facts)
+        # Committed here, and not confirmed elsewhere: the operator must know, as a client would.
+        return {"warning": outcome.perm_failed}
+
+    def _must_be_master(self) -> None:
+        status = self._status_now()
+        if not status.read_only:
+            return
+        master = status.master
+        raise ControlError(
+            "users are changed on the master: this site is "
+            + (f"a replicant of {master}" if master else f"{status.role} and knows no master"),
+            code="READONLY",
+            hint=f"run the same command on {master.rpartition(':')[0]}"
+            if master
+            else "wait until there is a master: ttserver status",
+        )
+
+
+def _public(record: UserRecord) -> Mapping[str, object]:
+    """Leave the hash where it is: not even the owner of HOME needs it on a screen."""
+    return {
+        "name": record.name,
+        "role": record.role,
+        "created": record.created,
+        "disabled": record.disabled,
+        "revoked": record.revoked,
+    }
+
+
+def _text(request: Mapping[str, Any], key: str) -> str:
+    value = request.get(key)
+    if not isinstance(value, str):
+        raise _bad(f"request has no text {key!r}")
+    return value
+
+
+def _role(request: Mapping[str, Any]) -> Role:
+    match _text(request, "role"):
+        case "administrator":
+            return "administrator"
+        case "user":
+            return "user"
+        case other:
+            raise _bad(f"role {other!r} is neither administrator nor user")
+
+
+def _bad(text: str) -> ControlError:
+    return ControlError(
+        text, code="BADREQUEST", hint="use the ttserver program of the daemon's own version"
+    )
