@@ -1,0 +1,245 @@
+"""A small engine for tests of the client port: real Berkeley DB, no replication.
+
+Environment, group commit, reads and keyspace are the server's own. What replication would decide
+is set by the test: refusals, unmet policies, reads that would block, what the status says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from berkeleydb import db
+
+from storage.commit import Batch, Committer, Watch, Write
+from storage.database import Database
+from storage.environment import Environment
+from storage.keyspace import Keyspace
+from storage.reads import Reads, WouldBlock
+from storage.users import Users
+from ttserver.address import Address
+from ttserver.auth import Login, LoginRefused
+from ttserver.errors import TtserverError
+from ttserver.settings import ClientSettings, LimitSettings, Settings
+from ttserver.status import SiteStatus, Status, SyncStatus
+
+T = TypeVar("T")
+Lsn = tuple[int, int]
+CLOSE_TIMEOUT_S = 10.0
+
+
+class Refusal(TtserverError):
+    """What an engine that takes no writes, or answers no reads, raises."""
+
+
+@dataclass
+class Outcome:
+    """How one write ended; see `ttserver.engine.WriteOutcome`."""
+
+    result: Any
+    error: Exception | None
+    lsn: Lsn | None
+    generation: int
+    perm_failed: str | None
+
+
+@dataclass
+class Config:
+    """The part of the configuration that the client port reads."""
+
+    settings: Settings
+
+    def in_force(self) -> dict[str, str]:
+        return {
+            "client.max_clients": str(self.settings.client.max_clients),
+            "storage.durability": self.settings.storage.durability,
+        }
+
+
+@dataclass
+class Journal:
+    """Remembers what was written."""
+
+    lines: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+
+    def write(self, event: str, /, **facts: object) -> None:
+        self.lines.append((event, facts))
+
+
+def settings_for(
+    limits: LimitSettings | None = None, client: ClientSettings | None = None
+) -> Settings:
+    """Settings with a port that the kernel chooses."""
+    chosen = client or ClientSettings(listen=Address("127.0.0.1", 0))
+    return Settings(client=chosen, limits=limits or LimitSettings())
+
+
+class SmallEngine:
+    """See the module's text.
+
+    Args:
+        home: an empty directory for the environment.
+        settings: limits and the like.
+
+    Attributes:
+        refuse_writes, refuse_reads: raised instead.
+        would_block: no read is answered in the loop.
+        perm_failed: what every write's outcome says about the acks.
+        held: outcomes are kept back until `release`, for tests about order.
+    """
+
+    def __init__(self, home: Path, settings: Settings | None = None) -> None:
+        self.config = Config(settings or settings_for())
+        self.journal = Journal()
+        self.environment = Environment(home)
+        self.keyspace = Keyspace(lambda: self._keys.handle())
+        self.users = Users(lambda: self._users.handle(), lambda: self._users.create())
+        self.role = "master"
+        self.master: str | None = "192.0.2.1:5010"
+        self.master_client_address: str | None = None
+        self.notice: str | None = None
+        self.sites: list[SiteStatus] = []
+        self.sync: SyncStatus | None = None
+        self.refuse_writes: Exception | None = None
+        self.refuse_reads: Exception | None = None
+        self.would_block = False
+        self.perm_failed: str | None = None
+        self.acked = 0
+        self.held: list[Batch] | None = None
+        self.reads_on_thread = 0
+        self._delivered: deque[Batch] = deque()
+
+    @property
+    def read_only(self) -> bool:
+        return self.role != "master"
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.environment.open()
+        self._keys = Database(self.environment, "keys.db")
+        self._users = Database(self.environment, "users.db")
+        self._keys.create()
+        self._reads = Reads(self.environment, self._keys.drop)
+        self._committer = Committer(self.environment, self._deliver, durability="nosync")
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self.environment.stop_threads(CLOSE_TIMEOUT_S)
+        self._keys.close()
+        self._users.close()
+        self.environment.close(CLOSE_TIMEOUT_S)
+
+    # -- writes
+
+    def submit(
+        self,
+        work: Callable[[db.DBTxn], Any],
+        on_done: Callable[[Outcome], None],
+        *,
+        keys: Sequence[bytes] = (),
+        watch: Watch | None = None,
+    ) -> None:
+        if self.refuse_writes is not None:
+            raise self.refuse_writes
+        self._committer.submit(Write(work, keys, watch, on_done))
+
+    def _deliver(self, batch: Batch) -> None:
+        self._delivered.append(batch)
+        self._loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        while self._delivered:
+            batch = self._delivered.popleft()
+            if self.held is not None:
+                self.held.append(batch)
+            else:
+                self._finish(batch)
+
+    def _finish(self, batch: Batch) -> None:
+        for write in batch.writes:
+            failed = write.error is not None
+            perm_failed = None if failed else self.perm_failed
+            write.tag(Outcome(write.result, write.error, (1, 28), 1, perm_failed))
+
+    def release(self) -> None:
+        """Give out what was held back, the last first: acks come in any order."""
+        assert self.held is not None
+        batches, self.held = self.held, None
+        for batch in reversed(batches):
+            self._finish(batch)
+
+    # -- reads
+
+    def read_now(self, read: Callable[[db.DBTxn], T]) -> T:
+        if self.refuse_reads is not None:
+            raise self.refuse_reads
+        if self.would_block:
+            raise WouldBlock
+        return self._reads.now(read)
+
+    async def read(self, read: Callable[[db.DBTxn], T]) -> T:
+        if self.refuse_reads is not None:
+            raise self.refuse_reads
+        self.reads_on_thread += 1
+        return await self._reads.run(read)
+
+    def watch(self, keys: Iterable[bytes]) -> Watch:
+        return self._committer.watches.add(tuple(keys))
+
+    async def key_count(self) -> int:
+        return await self.read(lambda txn: len(self.keyspace.keys(txn, None, 10**9)))
+
+    async def wait_acked(self, lsn: Lsn, count: int, timeout_s: float) -> int:
+        if self.acked < count:
+            await asyncio.sleep(timeout_s)
+        return self.acked
+
+    def status(self) -> Status:
+        return Status(
+            state="running",
+            serving=self.refuse_reads is None,
+            role=self.role,
+            read_only=self.read_only,
+            site="192.0.2.7:5010",
+            priority=1,
+            generation=3,
+            master=self.master,
+            lsn=(1, 28),
+            applied_lsn=(1, 28),
+            lag_bytes=0,
+            lag_seconds=0.0,
+            sync=self.sync,
+            ack_policy="QUORUM",
+            sites=self.sites,
+            counters={},
+            why=None,
+            hint=None,
+            notice=self.notice,
+            pid=1,
+            version="0",
+            started="",
+            home="",
+            client_listen="",
+            recovery_seconds=0.0,
+        )
+
+
+class SmallAuth:
+    """Knows two users, `fred` and the administrator `tapemaster`; both passwords are `secret`."""
+
+    def __init__(self) -> None:
+        self.busy = False
+
+    async def login(self, user: str, password: str, peer: str) -> Login:
+        await asyncio.sleep(0)
+        if self.busy:
+            raise LoginRefused("busy", "too many passwords are being checked", code="TRYAGAIN")
+        if user not in ("fred", "tapemaster") or password != "secret":
+            raise LoginRefused("wrong_password")
+        return Login(user, "administrator" if user == "tapemaster" else "user")

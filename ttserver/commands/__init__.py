@@ -1,0 +1,16 @@
+"""The commands of the client port: one table, and the functions behind it."""
+
+from typing import Final
+
+from ttserver.commands import connection, keys, ranges, server, transactions
+from ttserver.commands.table import Table
+
+TABLE: Final = Table(
+    [
+        *connection.COMMANDS,
+        *server.COMMANDS,
+        *keys.COMMANDS,
+        *ranges.COMMANDS,
+        *transactions.COMMANDS,
+    ]
+)

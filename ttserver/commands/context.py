@@ -1,0 +1,285 @@
+"""What commands see of the world: the engine, the logon, the server and the client they serve.
+
+The engine and the logon are protocols here, so that this package needs neither replication nor
+an environment, and its tests bring their own small ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from ttserver.commands.cursors import Cursors
+
+if TYPE_CHECKING:
+    from berkeleydb.db import DBTxn
+
+    from storage.keyspace import Keyspace
+    from storage.users import Users
+    from ttserver.commands.table import Command
+    from ttserver.settings import LimitSettings, Settings
+
+T = TypeVar("T")
+Lsn = tuple[int, int]
+
+
+class Outcome(Protocol):
+    """How one write ended."""
+
+    result: Any  # what work(txn) returned
+    error: Exception | None  # why nothing of it was written
+    lsn: Lsn | None
+    generation: int
+    perm_failed: str | None  # the ack policy was not met: who acknowledged and who did not
+
+
+class WatchLike(Protocol):
+    """The keys a client watches."""
+
+    dirty: bool
+
+    def close(self) -> None: ...
+
+
+class SiteStatus(Protocol):
+    """One other site as this one sees it."""
+
+    site: str
+    status: str
+    role: str
+    acked_lsn: Sequence[int] | None
+    last_contact_seconds: float | None
+
+
+class Status(Protocol):
+    """How this site is."""
+
+    state: str
+    serving: bool
+    role: str
+    read_only: bool
+    site: str
+    generation: int
+    master: str | None
+    lsn: Sequence[int]
+    applied_lsn: Sequence[int]
+    lag_bytes: int | None
+    lag_seconds: float | None
+
+    @property
+    def sync(self) -> object: ...
+
+    @property
+    def sites(self) -> Sequence[SiteStatus]: ...
+
+
+class ConfigLike(Protocol):
+    """The configuration; see `ttserver.config.ServerConfig`."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def in_force(self) -> Mapping[str, str]: ...
+
+
+class JournalLike(Protocol):
+    """Where refused logons are told; see `replication.journal.Journal`."""
+
+    def write(self, event: str, /, **facts: object) -> None: ...
+
+
+class EngineLike(Protocol):
+    """The database as the client side uses it; everything on the event loop's thread."""
+
+    @property
+    def config(self) -> ConfigLike: ...
+
+    @property
+    def keyspace(self) -> Keyspace: ...
+
+    @property
+    def users(self) -> Users: ...
+
+    @property
+    def journal(self) -> JournalLike: ...
+
+    @property
+    def role(self) -> str: ...
+
+    @property
+    def read_only(self) -> bool: ...
+
+    @property
+    def master(self) -> str | None: ...
+
+    @property
+    def master_client_address(self) -> str | None: ...
+
+    @property
+    def notice(self) -> str | None: ...
+
+    def submit(
+        self,
+        work: Callable[[DBTxn], Any],
+        on_done: Callable[[Any], None],
+        *,
+        keys: Sequence[bytes] = (),
+        watch: Any = None,
+    ) -> None:
+        """Queue one write for the group commit; raises an error with a `code` to refuse it."""
+
+    def read_now(self, read: Callable[[DBTxn], T]) -> T:
+        """Read in the loop; raises `storage.reads.WouldBlock` when that could take long."""
+
+    async def read(self, read: Callable[[DBTxn], T]) -> T:
+        """Read on a thread."""
+
+    def watch(self, keys: Iterable[bytes]) -> WatchLike: ...
+
+    async def key_count(self) -> int: ...
+
+    def status(self) -> Any: ...
+
+    async def wait_acked(self, lsn: Lsn, count: int, timeout_s: float) -> int:
+        """Wait until `count` sites have `lsn`; for ever with a time of 0. Answers how many do."""
+
+
+class Login(Protocol):
+    """Who a client proved to be."""
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
+
+
+# What a role may do: `read` and `write` keys, `system` is the server and others' sessions.
+_RIGHTS: Final[Mapping[str, frozenset[str]]] = {
+    "administrator": frozenset({"read", "write", "system"}),
+    "user": frozenset({"read", "write"}),
+}
+
+
+def rights_of(login: Login | None) -> frozenset[str]:
+    """The rights of who is logged on; none before."""
+    return frozenset() if login is None else _RIGHTS.get(login.role, frozenset())
+
+
+class Authenticator(Protocol):
+    """Checks passwords; refuses with a `TtserverError`."""
+
+    async def login(self, user: str, password: str, peer: str) -> Login: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What a command that touches keys gets: the database and the sizes it must keep."""
+
+    keyspace: Keyspace
+    limits: LimitSettings
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over all clients since the start."""
+
+    connections: int = 0
+    refused: int = 0
+    commands: int = 0
+    writes: int = 0
+    errors: int = 0
+    logons_refused: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(slots=True)
+class Queued:
+    """A MULTI under way.
+
+    Args:
+        broken: a command could not be queued, so EXEC is refused.
+    """
+
+    commands: list[tuple[Command, list[bytes]]] = field(default_factory=list)
+    size_bytes: int = 0
+    broken: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One connection, as commands see and change it.
+
+    Args:
+        peer, local: the two ends, `host:port`.
+        since: when it connected, on the loop's clock, seconds.
+        unknown_since: since when nobody is logged on, while nobody is.
+        end: closes this connection once the replies before are sent; takes the reason.
+    """
+
+    id: int
+    server: Server
+    peer: str
+    local: str
+    since: float
+    end: Callable[[str], None]
+    fd: int = -1
+    protocol: int = 2
+    name: bytes = b""
+    library: bytes = b""
+    library_version: bytes = b""
+    login: Login | None = None
+    queued: Queued | None = None
+    watch: WatchLike | None = None
+    watched: set[bytes] = field(default_factory=set)
+    last_write: Lsn | None = None
+    last_command: str = ""
+    last_active: float = 0.0
+    unknown_since: float = 0.0
+    commands: int = 0
+    writes: int = 0
+    errors: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    replies_waiting: int = 0
+
+    @property
+    def user(self) -> str:
+        """Who is logged on; empty before."""
+        return "" if self.login is None else self.login.user
+
+    def unwatch(self) -> None:
+        """Forget all watched keys."""
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
+        self.watched.clear()
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """What all clients share.
+
+    Args:
+        settings: the configuration in force, name to text, for CONFIG GET.
+        limits: what one client may ask for.
+        now: the loop's clock, seconds.
+        wall: the time of day, seconds since 1970.
+        started: when the server started, on the loop's clock.
+    """
+
+    engine: EngineLike
+    auth: Authenticator
+    settings: Callable[[], Mapping[str, str]]
+    limits: LimitSettings
+    now: Callable[[], float]
+    wall: Callable[[], float]
+    started: float
+    version: str
+    clients_max: int
+    port: int = 0
+    clients: dict[int, Client] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+    cursors: Cursors = field(default_factory=Cursors)
