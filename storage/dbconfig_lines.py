@@ -27,6 +27,7 @@ from storage.hosts import bare_host
 
 # The library reads a line into 256 bytes and takes what is left over for the next line.
 LINE_BYTES_MAX = 254
+SHOWN_MAX = 60  # characters of a word nobody knows
 SWITCH = {"on": True, "off": False}
 
 _BLANKS = " \t\r\v\f"
@@ -138,7 +139,7 @@ def _directive(name: str, rest: str) -> Directive:
     close = nearest(name, DIRECTIVES)
     if close is None:
         raise _LineError(
-            f"unknown directive {name}",
+            f"unknown directive {name if len(name) <= SHOWN_MAX else name[:SHOWN_MAX] + '...'}",
             "remove the line, or put a # before it; docs/CONFIGURATION.md lists every name.",
         )
     raise _LineError(

@@ -113,6 +113,7 @@ BAD_LINES = [
         "unknown directive frobnicate",
         "remove the line, or put a # before it; docs/CONFIGURATION.md lists every name.",
     ),
+    ("x" * 999, f"unknown directive {'x' * 60}...", None),
     (
         "db_rep_ack_timeout 5000",
         "db_rep_ack_timeout is not a directive, it belongs to rep_set_timeout",
@@ -680,10 +681,26 @@ def test_a_db_config_that_is_no_file(home: Path) -> None:
     assert str(refused_start(home)) == "DB_CONFIG: cannot be read: Is a directory"
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "var").write_text("a file where a directory belongs")
+def test_what_a_crash_left_behind_does_not_hinder(home: Path) -> None:
+    (inner(home).parent / ".DB_CONFIG.new").write_text("half a li")
+    install(home)
+    assert [path.name for path in inner(home).parent.iterdir()] == ["DB_CONFIG"]
+
+
+def test_a_failed_write_keeps_the_old_file(home: Path) -> None:
+    outer(home).write_text("set_tx_max 5\n")
+    install(home)
+    before = inner(home).read_text()
+    outer(home).write_text("set_tx_max 6\n")
+    (inner(home).parent / ".DB_CONFIG.new").mkdir()  # stands for a disk that cannot be written
     with pytest.raises(ConfigError) as caught:
-        install(tmp_path)
-    # Reading var/db/DB_CONFIG already fails: the path leads through a file.
-    assert caught.value.code in {"UNREADABLE", "UNWRITABLE"}
-    assert caught.value.hint
+        install(home)
+    assert caught.value.code == "UNWRITABLE"
+    assert "cannot be written: Is a directory" in str(caught.value)
+    assert inner(home).read_text() == before
+
+
+def test_a_file_where_a_directory_belongs(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("")
+    error = refused_start(tmp_path)
+    assert str(error) == "var/db/DB_CONFIG: cannot be read: Not a directory"
