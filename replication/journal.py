@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -41,6 +42,13 @@ class JournalStatistics(NamedTuple):
     rotations: int
 
 
+@dataclass(slots=True)
+class _Allowance:
+    lines: float
+    counted_at_s: float
+    left_out: int = 0
+
+
 class Journal:
     """The writing side of `$DB_Msg.txt`; one per process.
 
@@ -52,6 +60,7 @@ class Journal:
         capture_stdout: make the file the process's standard output until `close`.
         role: the role written until `set_role` is called.
         now: the wall clock, seconds since 1970.
+        clock: seconds that only go forward.
 
     Raises:
         ReplicationError: the file cannot be opened (`journal_unwritable`).
@@ -67,6 +76,7 @@ class Journal:
         *,
         role: str = "none",
         now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         assert bytes_max > 0, "a journal needs a size to rotate at"
         assert files_max >= 1, "a journal keeps at least one rotated file"
@@ -76,6 +86,8 @@ class Journal:
         self._site = site
         self._role = role
         self._now = now
+        self._clock = clock
+        self._seldom: dict[str, _Allowance] = {}  # at most as many as there are events
         self._lock = threading.Lock()
         self._torn = False  # the file ends in the middle of a line
         self._lost = 0
@@ -112,6 +124,32 @@ class Journal:
             line = format_line(self._now(), self._role, self._site, event, facts)
             self._settle(len(line))
             self._append(line)
+
+    def write_seldom(self, event: str, /, *, every_s: float, burst: int, **facts: object) -> None:
+        """Write a line, or count it only: for what may happen thousands of times a second.
+
+        A flood of one event would push the story of everything else out of the rotated files. The
+        first `burst` lines are written, then one in `every_s`; the next one that is written tells
+        in `left_out` how many were not.
+
+        Args:
+            event: a name of `journal_line.EVENTS`; each has an allowance of its own.
+            every_s: how often a line is written in the long run, seconds.
+            burst: how many may come at once after a quiet time.
+            **facts: as in `write`.
+        """
+        with self._lock:
+            now_s = self._clock()
+            seldom = self._seldom.setdefault(event, _Allowance(burst, now_s))
+            # Time gives the allowance back, a line each `every_s`.
+            seldom.lines = min(burst, seldom.lines + (now_s - seldom.counted_at_s) / every_s)
+            seldom.counted_at_s = now_s
+            if seldom.lines < 1:
+                seldom.left_out += 1
+                return
+            seldom.lines -= 1
+            left_out, seldom.left_out = seldom.left_out, 0
+        self.write(event, **facts, **({"left_out": left_out} if left_out else {}))
 
     def set_role(self, role: str) -> None:
         """Write `role` in the lines from now on."""

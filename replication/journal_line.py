@@ -47,10 +47,14 @@ EVENTS: Final[Mapping[str, Event]] = {
     **_group(
         "connection",
         ("connection_accepted", "the other site reached this one", "from"),
-        ("connection_established", "a link to a site is ready", "site direction native"),
+        ("connection_established", "a link to a site is ready", "site direction native electable"),
         ("connection_failed", "a site could not be reached; it is tried again", "site reason"),
         ("connection_refused", "this site turned a caller away", "from reason"),
-        ("connection_rejected", "a site does not take this one for a member", "site version"),
+        (
+            "connection_rejected",
+            "a site does not take this one for a member",
+            "site version generation",
+        ),
         ("connection_lost", "a link to a site was dropped", "site reason"),
         ("link_stalled", "a site takes no data, the master waits for it", "site queued_bytes"),
         ("site_lagging", "a site was left behind and must catch up from the log", "site reason"),
@@ -63,7 +67,7 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("version_refused", "the two sites have no protocol version in common", "site offered"),
         ("member_confirmed", "the other site is a member of the group", "site members version"),
         ("member_refused", "the other site is not a member of the group", "site version"),
-        ("generation_confirmed", "the other site's generation fits", "site generation"),
+        ("generation_confirmed", "the other site's generation fits", "site generation lsn"),
         ("generation_raised", "before becoming master, above every member's", "from to"),
         ("master_refused", "following this master would lose data here", "site why"),
         ("gap_suspected", "log records seem to be missing; asked for", "master_lsn applied"),
@@ -115,7 +119,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     ),
     **_group(
         "acknowledgement",
-        ("ack_failed", "a write did not meet its policy", "lsn policy acknowledged missing"),
+        ("ack_failed", "writes did not meet their policy", "lsn writes why"),
         ("ack_recovered", "writes meet the policy again", "policy failed"),
     ),
     **_group(
@@ -129,7 +133,7 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("user_removed", "a user was deleted", "user"),
         ("password_changed", "a user has a new password", "user"),
         ("logon_refused", "a logon failed", "user from reason"),
-        ("logon_throttled", "logons are delayed after wrong passwords", "user from wait_s refused"),
+        ("logon_throttled", "logons are delayed after wrong passwords", "user from wait_s"),
     ),
 }
 

@@ -39,8 +39,10 @@ _FREE_BY_ADDRESS: Final = 20
 CHECKS_WAITING_MAX: Final = 64
 REMEMBERED_S: Final = 60.0
 REMEMBERED_MAX: Final = 1024
-# A guesser must not fill the journal: one line in this time tells of all who were slowed down.
-_TELL_EVERY_S: Final = 60.0
+# A guesser must not fill the journal: the log has them all.
+_TELL_EVERY_S: Final = 1.0
+_TELL_BURST: Final = 100
+_SLOWED_EVERY_S: Final = 60.0
 _NAME_CHARS_TOLD: Final = 40
 
 REFUSAL: Final = "invalid username-password pair or user is disabled."
@@ -57,7 +59,9 @@ log = structlog.get_logger(__name__)
 class JournalLike(Protocol):
     """Where refusals are written: `replication.journal.Journal`."""
 
-    def write(self, event: str, /, **facts: object) -> None: ...
+    def write_seldom(
+        self, event: str, /, *, every_s: float, burst: int, **facts: object
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,6 @@ class Authenticator:
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._guesses: dict[_Guess, int] = {}  # under way, and by how many connections
         self._checks: dict[tuple[_Guess, bytes], asyncio.Future[Reason | None]] = {}
-        self._turned_away = 0  # without a look, since the last line about that
-        self._told_at_s = float("-inf")
 
     async def login(self, user: str, password: str, peer: str) -> Login:
         """Check a user's password.
@@ -275,18 +277,26 @@ class Authenticator:
         self._by_address.failed(claim.guess.pair[1], now_s)
         name = claim.user[:_NAME_CHARS_TOLD]
         log.warning("logon_refused", user=name, peer=claim.peer, reason=refused)
-        self._journal.write("logon_refused", user=name, from_=claim.peer, reason=refused)
+        self._journal.write_seldom(
+            "logon_refused",
+            every_s=_TELL_EVERY_S,
+            burst=_TELL_BURST,
+            user=name,
+            from_=claim.peer,
+            reason=refused,
+        )
 
     def _tell_slowed(self, user: str, peer: str, wait_s: float | None) -> None:
-        self._turned_away += wait_s is None
-        now_s = self._clock()
-        if now_s - self._told_at_s < _TELL_EVERY_S:
-            return
-        facts = {"user": user[:_NAME_CHARS_TOLD], "wait_s": wait_s, "refused": self._turned_away}
-        log.warning("logon_throttled", peer=peer, **facts)
-        self._journal.write("logon_throttled", from_=peer, **facts)
-        self._told_at_s = now_s
-        self._turned_away = 0
+        name = user[:_NAME_CHARS_TOLD]
+        log.debug("logon_throttled", user=name, peer=peer, wait_s=wait_s)
+        self._journal.write_seldom(
+            "logon_throttled",
+            every_s=_SLOWED_EVERY_S,
+            burst=1,
+            user=name,
+            from_=peer,
+            wait_s=wait_s,
+        )
 
     # -- remembered successes
 

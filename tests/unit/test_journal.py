@@ -78,6 +78,23 @@ def test_a_line_is_in_the_file_when_write_returns(make: MakeJournal, path: Path)
     )
 
 
+def test_a_flood_of_one_event_is_thinned_out_and_counted(path: Path) -> None:
+    now_s = [100.0]
+    journal = Journal(path, 1 << 20, 1, "db1:5010", capture_stdout=False, clock=lambda: now_s[0])
+    for number in range(1000):
+        journal.write_seldom("ack_failed", every_s=10.0, burst=3, number=number)
+        now_s[0] += 0.01
+    journal.write_seldom("logon_refused", every_s=10.0, burst=3, number=0)  # has its own allowance
+    now_s[0] += 10.0
+    journal.write_seldom("ack_failed", every_s=10.0, burst=3, number=1000)
+    journal.close()
+    assert [(line.event, line.facts) for line in lines_of(path)] == [
+        *(("ack_failed", {"number": str(number)}) for number in range(3)),
+        ("logon_refused", {"number": "0"}),
+        ("ack_failed", {"number": "1000", "left_out": "997"}),
+    ]
+
+
 def test_rotation_keeps_the_newest_files_and_drops_whole_old_ones(
     make: MakeJournal, path: Path
 ) -> None:
