@@ -142,7 +142,9 @@ class Daemon:
     def is_open(self) -> bool:
         """Tell whether the engine was started and has opened the environment."""
         opening = self._opening
-        return opening is not None and opening.done() and not opening.cancelled()
+        if opening is None or not opening.done() or opening.cancelled():
+            return False
+        return opening.exception() is None
 
     async def serve(self) -> None:
         """Start, serve until a stop is asked for, stop.
@@ -199,15 +201,20 @@ class Daemon:
         except TimeoutError:
             log.warning("clients_dropped", why=f"not drained in {DRAIN_TIMEOUT_S:g} s")
         await self._control.stop()
-        if self._opening is not None:
-            try:
-                await self._engine.stop(ENGINE_TIMEOUT_S)
-            except StillInLibrary as error:
-                # The log is flushed; closing under a thread inside the library would crash.
-                self._journal.write("server_stopped", seconds=self._stopping_s())
-                give_up(str(error), status=0)
+        await self._close_engine()
         self._journal.write("server_stopped", seconds=self._stopping_s())
         log.info("server_stopped")
+
+    async def _close_engine(self) -> None:
+        opening = self._opening
+        if opening is None or (opening.done() and not opening.cancelled() and opening.exception()):
+            return  # a start that failed has closed what it had opened
+        try:
+            await self._engine.stop(ENGINE_TIMEOUT_S)
+        except StillInLibrary as error:
+            # The log is flushed, and closing under a thread inside the library would crash.
+            self._journal.write("server_stopped", seconds=self._stopping_s())
+            give_up(str(error), status=0)
 
     def _stopping_s(self) -> float:
         return time.monotonic() - self._stopping_since_s if self._stopping_since_s else 0.0
