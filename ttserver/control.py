@@ -13,16 +13,15 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 
+from ttserver.control_client import ControlError, short_address
 from ttserver.errors import TtserverError, hint_of
-
-SOCKET_NAME = "ttserver.sock"
 
 # A request names one thing to do; the longest one carries a name and a password.
 REQUEST_BYTES_MAX = 64 * 1024
@@ -34,19 +33,11 @@ IDLE_TIMEOUT_S = 60.0
 READ_OUT_BYTES_MAX = 1024 * 1024
 # An operator's program reads at once; who does not would hold our memory.
 SEND_TIMEOUT_S = 10.0
-# sun_path holds 108 bytes and the last is NUL (unix(7)).
-SOCKET_PATH_BYTES_MAX = 107
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Handler = Callable[[dict[str, Any], Send], Awaitable[object]]
 
 log = structlog.get_logger()
-
-
-class ControlError(TtserverError):
-    """The daemon could not be asked, or it refused."""
-
-    default_code = "CONTROL"
 
 
 class ControlServer:
@@ -213,20 +204,6 @@ def _peer_may_ask(connection: socket.socket) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def short_address(path: Path) -> Iterator[str]:
-    """Give an address of the socket's file that fits the kernel's 107 bytes."""
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
-        yield str(path)
-        return
-    # A path through an open directory is short however deep that directory lies.
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
-
-
 def _listen(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -261,8 +238,3 @@ def _remove_stale(path: Path) -> None:
         )
     # Whoever starts holds the lock of HOME, so the one who made this socket is dead.
     path.unlink()
-
-
-def socket_path(home: Path) -> Path:
-    """Give the control socket's file of a HOME."""
-    return home / SOCKET_NAME

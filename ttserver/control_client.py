@@ -1,17 +1,27 @@
 """The operator's program at its end of the control socket; blocking, as a command line may be."""
 
+import contextlib
 import errno
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ttserver.control import ControlError, short_address
+from ttserver.errors import TtserverError
 
+# sun_path holds 108 bytes and the last is NUL (unix(7)).
+SOCKET_PATH_BYTES_MAX = 107
 # A status of a thousand sites stays well below; what is longer is not an answer of ours.
 REPLY_BYTES_MAX = 16 * 1024 * 1024
+
+
+class ControlError(TtserverError):
+    """The daemon could not be asked, or it refused."""
+
+    default_code = "CONTROL"
 
 
 class NotRunningError(ControlError):
@@ -133,3 +143,17 @@ def _gone(path: Path) -> NotRunningError:
         f"daemon of {path.parent} closed the connection",
         hint=f"look at its log, then start it: ttserver --home {path.parent} run",
     )
+
+
+@contextlib.contextmanager
+def short_address(path: Path) -> Iterator[str]:
+    """Give an address of the socket's file that fits the kernel's 107 bytes."""
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+        yield str(path)
+        return
+    # A path through an open directory is short however deep that directory lies.
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -13,7 +13,8 @@ import msgspec
 
 from storage.passwords import hash_password
 from storage.users import Role, UserRecord, new_record
-from ttserver.control import ControlError, Handler, Send
+from ttserver.control import Handler, Send
+from ttserver.control_client import ControlError
 from ttserver.engine import Engine, WriteOutcome
 from ttserver.status import Status
 from ttserver.summary import one_line

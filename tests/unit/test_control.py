@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ttserver import control
-from ttserver.control import ControlError, ControlServer, Send
-from ttserver.control_client import ControlClient, NotRunningError
+from ttserver.control import ControlServer, Send
+from ttserver.control_client import ControlClient, ControlError, NotRunningError
 from ttserver.errors import TtserverError
 
 

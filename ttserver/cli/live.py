@@ -24,7 +24,7 @@ from ttserver.cli.frame import (
     print_json,
     sentence,
 )
-from ttserver.control import ControlError
+from ttserver.control_client import ControlError
 from ttserver.errors import TtserverError
 from ttserver.home import Home
 from ttserver.render import console, sites_table, status_view

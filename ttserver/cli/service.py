@@ -1,15 +1,12 @@
 """Commands around the daemon's life: `init`, `run`, `check`, `wipe`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
 
-from storage.dbconfig import read
 from storage.errors import ConfigError
-from storage.users import ADMINISTRATOR, new_record
-from ttserver import init as initial
 from ttserver import wipe as wiping
 from ttserver.cli.frame import (
     EXIT_FAILED,
@@ -25,9 +22,11 @@ from ttserver.cli.frame import (
 )
 from ttserver.errors import ConfigurationError, TtserverError
 from ttserver.home import Home
-from ttserver.logs import LEVELS
 from ttserver.render import console
 from ttserver.summary import bytes_text
+
+if TYPE_CHECKING:
+    from ttserver.init import InitPlan
 
 _LEVEL_STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red", "skip": "dim"}
 
@@ -70,6 +69,9 @@ def _init(
     home: HomeOption = None,
 ) -> None:
     """Make the directory of a new site."""
+    from storage.users import ADMINISTRATOR, new_record
+    from ttserver import init as initial
+
     plan = initial.make_plan(home_of(ctx, home), role, local, remote or [], priority)
     password = record = None
     if role == "master":
@@ -88,13 +90,16 @@ def _init(
     _tell(plan, made, None if password_stdin else password)
 
 
-def _tell(plan: initial.InitPlan, made: list[Path], password: str | None) -> None:
+def _tell(plan: "InitPlan", made: list[Path], password: str | None) -> None:
+    from storage.users import ADMINISTRATOR
+    from ttserver.init import policy_sentences
+
     out = console()
     home = plan.home.root
     out.print(Text(f"made the {plan.role} {plan.local} in {home}", style="bold"))
     for path in made:
         out.print(Text(f"  {path}"), soft_wrap=True)
-    for sentence in initial.policy_sentences(plan):
+    for sentence in policy_sentences(plan):
         out.print(Text(sentence), soft_wrap=True)
     if password is not None:
         out.print(
@@ -137,7 +142,6 @@ def _run(
     """Run the daemon in the foreground until SIGTERM or Ctrl-C."""
     from ttserver.daemon import RunOptions, run  # the engine, the loop: not for `status`
 
-    assert log_level in LEVELS
     return run(
         RunOptions(
             home=home_of(ctx, home),
@@ -237,6 +241,8 @@ def _refuse_master(site: Home, *, force: bool) -> None:
 
 
 def _priority(site: Home) -> int | None:
+    from storage.dbconfig import read
+
     try:
         return read(site.root).priority
     except ConfigError:
