@@ -28,6 +28,8 @@ from replication.wire import LSN
 HOST_BYTES_MAX: Final = 255
 _U32: Final = struct.Struct(">I")
 _TWO_U32: Final = struct.Struct(">II")
+_U64: Final = struct.Struct(">Q")
+_NO_ADDRESS: Final = bytes(6)
 _STANDING: Final = struct.Struct(">IIIIIIIIIIQ")
 _STANDING_FORMAT: Final = 1
 _APP_WANTS_ANSWER: Final = 0x02
@@ -105,6 +107,8 @@ class Standing(NamedTuple):
         membership_generation: generation of its site list.
         last_contact_ms: age of the last sign of life from a master; None for never.
         master: whom it takes for the master, if anybody.
+        group_id: random number of the group its data belongs to, 0 if unknown.
+        clients: where it serves clients, if it says so.
     """
 
     generation: int
@@ -116,6 +120,8 @@ class Standing(NamedTuple):
     membership_generation: int = 0
     last_contact_ms: int | None = None
     master: SiteAddress | None = None
+    group_id: int = 0
+    clients: SiteAddress | None = None
 
 
 class BodyReader:
@@ -134,6 +140,13 @@ class BodyReader:
             raise self.error(f"{rest} bytes left where {length} bytes are needed")
         self._at += length
         return self._data[self._at - length : self._at]
+
+    def skip(self, expected: bytes) -> bool:
+        """Go past `expected` if it comes next; tell whether it did."""
+        found = self._data.startswith(expected, self._at)
+        if found:
+            self._at += len(expected)
+        return found
 
     def u16(self) -> int:
         return int.from_bytes(self.take(2))
@@ -286,9 +299,10 @@ def decode_refresh(data: bytes) -> Refresh:
 
 
 def encode_standing(standing: Standing) -> bytes:
-    """Encode the body of SITE_STANDING: eleven numbers, then the master (empty for none).
+    """Encode the body of SITE_STANDING.
 
-    Fields may be appended in later versions of ttserver, never moved.
+    Eleven numbers, the master (empty for none), the group's id u64, where clients are served
+    (empty for none). Fields may be appended in later versions of ttserver, never moved.
     """
     age_ms = standing.last_contact_ms
     head = _STANDING.pack(
@@ -302,8 +316,14 @@ def encode_standing(standing: Standing) -> bytes:
         standing.membership_generation,
         _NEVER if age_ms is None else min(age_ms, _NEVER - 1),
     )
-    master = standing.master
-    return head + (bytes(6) if master is None else encode_host_port(master))
+    return b"".join(
+        (
+            head,
+            _encode_optional(standing.master),
+            _U64.pack(standing.group_id),
+            _encode_optional(standing.clients),
+        )
+    )
 
 
 def decode_standing(data: bytes) -> Standing:
@@ -315,11 +335,9 @@ def decode_standing(data: bytes) -> Standing:
     if format_ != _STANDING_FORMAT:
         raise body.error(f"format {format_} instead of {_STANDING_FORMAT}")
     priority, flags, membership_version, membership_generation, age_ms = rest
-    master: SiteAddress | None = None
-    if data[_STANDING.size :].startswith(bytes(6)):
-        body.take(6)
-    else:
-        master = SiteAddress(body.host(), body.port())
+    master = _decode_optional(body)
+    (group_id,) = _U64.unpack(body.take(_U64.size))
+    clients = _decode_optional(body)
     return Standing(
         generation,
         LSN(last_file, last_offset),
@@ -330,7 +348,20 @@ def decode_standing(data: bytes) -> Standing:
         membership_generation,
         None if age_ms == _NEVER else age_ms,
         master,
+        group_id,
+        clients,
     )
+
+
+def _encode_optional(address: SiteAddress | None) -> bytes:
+    """An address, or six zero bytes: a length no host string has."""
+    return _NO_ADDRESS if address is None else encode_host_port(address)
+
+
+def _decode_optional(body: BodyReader) -> SiteAddress | None:
+    if body.skip(_NO_ADDRESS):
+        return None
+    return SiteAddress(body.host(), body.port())
 
 
 def encode_stable_lsn(generation: int, lsn: LSN) -> bytes:

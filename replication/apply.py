@@ -1,0 +1,290 @@
+"""The apply thread: what came from other sites goes to the library here.
+
+It takes all messages that wait, hands them to the library one by one, flushes the log once and
+sends one cumulative acknowledgement: several times faster than a flush per commit, and no ack
+leaves before what it covers is on disk. Under a steady stream it flushes at least every
+`FLUSH_EVERY_S`, so that acks do not wait for a quiet moment.
+
+START_SYNC makes the library flush its whole cache inside the call, so it has a thread of its own.
+A VERIFY_REQ is preceded by a log flush: libdb 5.3.28 dies when it serves one from the middle of
+a record that is only half on disk.
+
+Source: API reference `DB_ENV->rep_process_message`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from berkeleydb import db
+
+from replication.messages import RepType
+from replication.wire import (
+    LSN,
+    REP_CONTROL_BYTES,
+    Frame,
+    announces_membership_change,
+)
+
+log = logging.getLogger(__name__)
+
+FLUSH_EVERY_S: Final = 0.005
+DEFERRED_POLL_S: Final = 0.01
+DEFERRED_MAX: Final = 10_000  # requests of a site that does not read; more are asked for again
+WOULD_ROLLBACK: Final = -30974
+_LEASE_FLAG: Final = 0x10
+_LOG: Final = int(RepType.LOG)
+_START_SYNC: Final = int(RepType.START_SYNC)
+_VERIFY_REQ: Final = int(RepType.VERIFY_REQ)
+_WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE})
+_REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
+_DEADLOCK_RETRIES_MAX: Final = 50
+
+
+class Outcomes(Protocol):
+    """Whom the apply thread tells. *Thread:* the apply thread calls all of these."""
+
+    def permanent(self, generation: int, lsn: LSN) -> None:
+        """Everything up to `lsn` is applied and flushed: acknowledge it."""
+
+    def answered(self, code: int, eid: int) -> None:
+        """The library answered DUPMASTER, HOLDELECTION, JOIN_FAILURE, or WOULD_ROLLBACK."""
+
+    def sync_message(self, kind: int, record: bytes) -> None:
+        """A page or a file list was received."""
+
+    def membership_logged(self) -> None:
+        """A native master's membership change was applied."""
+
+    def broken(self, eid: int, error: Exception) -> None:
+        """A message could not be processed; it names the library's words."""
+
+    def room(self) -> None:
+        """The queue is short again: reading may go on."""
+
+
+class Applier:
+    """See the module's text.
+
+    Args:
+        env: the open library handle.
+        outcomes: whom to tell.
+        is_choked: whether a site's own queue is full, so its requests wait.
+        flush_links: sends what the library's answers left in the links' queues.
+        bytes_max: above it `put` returns True: stop reading.
+        flush: flush the log before acknowledging (off: durability "nosync").
+    """
+
+    name = "apply"
+
+    def __init__(
+        self,
+        env: db.DBEnv,
+        outcomes: Outcomes,
+        *,
+        is_choked: Callable[[int], bool],
+        flush_links: Callable[[], None],
+        bytes_max: int,
+        flush: bool = True,
+    ) -> None:
+        self._env = env
+        self._outcomes = outcomes
+        self._is_choked = is_choked
+        self._flush_links = flush_links
+        self._bytes_max = bytes_max
+        self._flush = flush
+        self._queue: queue.SimpleQueue[tuple[int, Sequence[Frame], int] | None] = (
+            queue.SimpleQueue()
+        )
+        self._queued = 0
+        self._taken = 0
+        self._full = False
+        self._deferred: deque[tuple[int, Frame]] = deque()
+        self._reached: LSN | None = None
+        self._generation = 0
+        self._membership_seen = False
+        self._stopping = False
+        self.applied: LSN = LSN(0, 0)
+        self.messages = 0
+        self.flushes = 0
+        self.broken = 0
+        self._sync_queue: queue.SimpleQueue[tuple[int, Frame] | None] = queue.SimpleQueue()
+        self._threads = (
+            threading.Thread(target=self._run, name=self.name, daemon=True),
+            threading.Thread(target=self._run_sync, name="apply-sync", daemon=True),
+        )
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._queue.put(None)
+        self._sync_queue.put(None)
+
+    def join(self, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def is_alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes received and not yet handed to the library."""
+        return self._queued - self._taken
+
+    def put(self, eid: int, frames: Sequence[Frame], size: int) -> bool:
+        """Queue messages of one site; True: the queue is full, stop reading. *Thread:* the loop."""
+        self._queued += size
+        # Before the thread can take it: whoever finds the queue full is told of room later.
+        if self.queued_bytes > self._bytes_max:
+            self._full = True
+        self._queue.put((eid, frames, size))
+        return self._full
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            item = self._next()
+            if item is None:
+                if self._stopping:
+                    return
+                continue
+            started = time.monotonic()
+            while item is not None:
+                eid, frames, size = item
+                for frame in frames:
+                    if self._stopping:
+                        return
+                    self._take(eid, frame)
+                self._took(size)
+                if self._queue.empty():
+                    break
+                if time.monotonic() - started >= FLUSH_EVERY_S:
+                    self._acknowledge()
+                    started = time.monotonic()
+                item = self._queue.get()
+            self._acknowledge()
+            self._flush_links()
+            if self._stopping:
+                return
+
+    def _next(self) -> tuple[int, Sequence[Frame], int] | None:
+        """Wait for messages; in the meantime, serve requests that had to wait."""
+        if not self._deferred:
+            return self._queue.get()
+        try:
+            item = self._queue.get(timeout=DEFERRED_POLL_S)
+        except queue.Empty:
+            item = None
+        for _ in range(len(self._deferred)):
+            eid, frame = self._deferred.popleft()
+            if self._is_choked(eid):
+                self._deferred.append((eid, frame))
+            else:
+                self._process(eid, frame)
+        self._flush_links()
+        return item
+
+    def _took(self, size: int) -> None:
+        self._taken += size
+        if self._full and self.queued_bytes * 2 <= self._bytes_max:
+            self._full = False
+            self._outcomes.room()
+
+    def _take(self, eid: int, frame: Frame) -> None:
+        control = frame[3]
+        if len(control) < REP_CONTROL_BYTES or control[35] & _LEASE_FLAG:
+            # Too short, or of a site with master leases: the library would panic on it.
+            self.broken += 1
+            self._outcomes.broken(eid, ValueError("control part of an unsupported kind"))
+            return
+        kind = control[19]
+        if kind == _LOG:
+            if announces_membership_change(control, frame[4]):
+                self._membership_seen = True
+        elif kind == _START_SYNC:
+            self._sync_queue.put((eid, frame))
+            return
+        elif kind == _VERIFY_REQ:
+            self._env.log_flush()
+        elif kind in _REQUESTS and self._is_choked(eid):
+            if len(self._deferred) < DEFERRED_MAX:
+                self._deferred.append((eid, frame))
+            return
+        elif kind in _WATCHED:
+            self._outcomes.sync_message(kind, frame[4])
+        self._process(eid, frame)
+
+    def _process(self, eid: int, frame: Frame) -> None:
+        self.messages += 1
+        for attempt in range(_DEADLOCK_RETRIES_MAX):
+            try:
+                code, detail = self._env.rep_process_message(frame[3], frame[4], eid)
+            except (db.DBLockDeadlockError, db.DBLockNotGrantedError) as error:
+                if attempt == _DEADLOCK_RETRIES_MAX - 1:
+                    self._outcomes.broken(eid, error)
+                continue
+            except db.DBError as error:
+                if error.args and error.args[0] == WOULD_ROLLBACK:
+                    self._outcomes.answered(WOULD_ROLLBACK, eid)
+                else:
+                    self.broken += 1
+                    self._outcomes.broken(eid, error)
+                return
+            break
+        else:
+            return
+        if code is None:
+            return
+        if code == db.DB_REP_ISPERM:
+            generation = int.from_bytes(frame[3][20:24])
+            lsn = LSN(*detail)
+            if self._reached is None or generation != self._generation or lsn > self._reached:
+                self._reached = lsn
+            self._generation = generation
+            if self._membership_seen:
+                self._membership_seen = False
+                self._outcomes.membership_logged()
+        elif code in (db.DB_REP_DUPMASTER, db.DB_REP_HOLDELECTION, db.DB_REP_JOIN_FAILURE):
+            self._outcomes.answered(code, eid)
+
+    def _acknowledge(self) -> None:
+        """Flush what was applied since the last time, then acknowledge it."""
+        reached = self._reached
+        if reached is None:
+            return
+        self._reached = None
+        if self._flush:
+            try:
+                self._env.log_flush()
+            except db.DBError as error:
+                self._outcomes.broken(0, error)
+                return
+            self.flushes += 1
+        self.applied = reached
+        self._outcomes.permanent(self._generation, reached)
+
+    def _run_sync(self) -> None:
+        while True:
+            item = self._sync_queue.get()
+            if item is None or self._stopping:
+                return
+            self._process_quietly(*item)
+
+    def _process_quietly(self, eid: int, frame: Frame) -> None:
+        try:
+            self._env.rep_process_message(frame[3], frame[4], eid)
+        except db.DBError as error:
+            # START_SYNC only asks to write the cache out early; the checkpoint does it anyway.
+            log.debug("start_sync_failed eid=%s error=%s", eid, error)

@@ -1,0 +1,152 @@
+"""What the manager's core wants done: plain values, executed in order by the asyncio shell.
+
+The core decides and never acts, so that a simulation can run many of them under one clock.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from replication.bodies import SiteAddress
+from replication.membership import Membership
+from replication.memory import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask a site what it holds (one-shot); answer with `Core.probe_done`."""
+
+    address: SiteAddress
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Ask a site to take this one into the group (one-shot); answer with `Core.join_done`."""
+
+    address: SiteAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Open a link; answer with `link_ready`, `rejected` or `dial_failed`."""
+
+    address: SiteAddress
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Close a link; `link_closed` follows."""
+
+    link: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLink:
+    """Messages of this link may go to the library from now on (they were held until then)."""
+
+    link: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendOwn:
+    """Send an OWN message on a link."""
+
+    link: int
+    code: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendStanding:
+    """Send SITE_STANDING with what this site holds now on a link."""
+
+    link: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendHeartbeat:
+    """Send a heartbeat with the last permanent LSN to every site."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartClient:
+    """Call the library's rep_start as a client; a repeat looks for the master."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartMaster:
+    """Become master with a generation above this one; answer with `started`."""
+
+    generation_above: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Elect:
+    """Hold an election; answer with `election_over`."""
+
+    nsites: int
+    nvotes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMembership:
+    """Read the membership database; answer with `membership_loaded`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeMembership:
+    """Commit these site lists one after the other; answer with `membership_changed`."""
+
+    steps: tuple[Membership, ...]
+    request: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer a one-shot request."""
+
+    request: int
+    code: int
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Write a line into the journal."""
+
+    event: str
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveMemory:
+    """Keep this beside the environment."""
+
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    """The role, the master or the generation is another one now."""
+
+
+Effect: TypeAlias = (
+    Probe
+    | Join
+    | Dial
+    | CloseLink
+    | ReleaseLink
+    | SendOwn
+    | SendStanding
+    | SendHeartbeat
+    | StartClient
+    | StartMaster
+    | Elect
+    | LoadMembership
+    | ChangeMembership
+    | Answer
+    | Note
+    | SaveMemory
+    | RoleChanged
+)

@@ -1,0 +1,85 @@
+"""The library's replication calls that the manager makes, and what they take to be right.
+
+Each function runs on a thread of the environment, never in the event loop and never in a callback.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from berkeleydb import db
+
+from replication.messages import RepType
+from replication.wire import LSN
+
+REP_VERSION: Final = 7
+LOG_VERSION: Final = 19
+_CONTROL: Final = struct.Struct(">9I")
+_EGEN: Final = struct.Struct(">I")
+# A sender that is no site: the message below is this site's own word for what members told it.
+_NOBODY_EID: Final = 0x7FFF_0000
+STATUS_CLIENT: Final = db.DB_REP_CLIENT
+STATUS_MASTER: Final = db.DB_REP_MASTER
+
+
+@dataclass(frozen=True, slots=True)
+class LogStanding:
+    """What the log and the replication region say at the start."""
+
+    generation: int
+    last_lsn: LSN
+
+
+def standing(env: db.DBEnv) -> LogStanding:
+    """Read generation and last log record."""
+    cursor = env.log_cursor()
+    try:
+        record = cursor.last()
+    finally:
+        cursor.close()
+    last = LSN(0, 0) if record is None else LSN(*record[0])
+    return LogStanding(env.rep_stat()["gen"], last)
+
+
+def start_client(env: db.DBEnv) -> None:
+    """Become a client; when it is one, ask the others who is master."""
+    env.rep_start(db.DB_REP_CLIENT)
+
+
+def start_master(env: db.DBEnv, generation_above: int) -> int:
+    """Become master with a generation above `generation_above`; returns it.
+
+    The library counts up from its own generation only, and deleted `__db.rep.*` files set that
+    back to 0; members at a higher one would then ignore this master for ever. An ALIVE message
+    tells the library what generation the group has reached, as it would in an election.
+    """
+    stat = env.rep_stat()
+    if stat["status"] != STATUS_MASTER and max(stat["gen"], stat["egen"] - 1) < generation_above:
+        if stat["status"] != STATUS_CLIENT:
+            env.rep_start(db.DB_REP_CLIENT)
+        control = _CONTROL.pack(
+            REP_VERSION, LOG_VERSION, 0, 0, RepType.ALIVE, generation_above, 0, 0, 0
+        )
+        env.rep_process_message(control, _EGEN.pack(generation_above + 1), _NOBODY_EID)
+    env.rep_start(db.DB_REP_MASTER)
+    return int(env.rep_stat()["gen"])
+
+
+def flushed_position(env: db.DBEnv) -> LSN:
+    """Flush the log and return the last permanent record in it: what may be acknowledged now."""
+    reached = LSN(*env.rep_stat()["max_perm_lsn"])
+    env.log_flush()
+    return reached
+
+
+def elect(env: db.DBEnv, nsites: int, nvotes: int) -> str:
+    """Hold an election; blocks until it is decided or times out. Returns what came of it."""
+    try:
+        env.rep_elect(nsites, nvotes)
+    except db.DBRepUnavailError:
+        return "no master was elected: too few sites answered in time"
+    except db.DBError as error:
+        return f"the election failed: {error.args[-1]}"
+    return "decided"

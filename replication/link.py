@@ -1,0 +1,252 @@
+"""One link's asyncio shell: a socket, the machine of `replication.peer`, a bounded queue.
+
+Reading is done by the event loop. Writing may be done by any thread: the library calls the send
+callback on whichever thread commits, and that thread puts frames into the queue and sends what the
+socket takes at once, without waiting; the loop sends the rest when the socket has room. So a frame
+needs no change of thread on its way out, and nobody ever blocks in the callback.
+
+The queue is bounded by what the others do about it: a committer waits while a link is over its
+high mark, requests of a site are not served while its own are (see `replication.bridge`).
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from replication.peer import Peer
+
+READ_BYTES = 256 * 1024
+SEND_BYTES_MAX = 256 * 1024  # one send call; more would only copy twice
+KEEPALIVE_IDLE_S = 5
+KEEPALIVE_INTERVAL_S = 2
+KEEPALIVE_PROBES = 3
+USER_TIMEOUT_MS = 10_000  # unacknowledged bytes for so long: the other host is gone
+
+
+def prepare(sock: socket.socket) -> None:
+    """Set what every replication socket needs."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+class Link:
+    """See the module's text.
+
+    Args:
+        loop: the event loop that reads.
+        sock: connected and prepared.
+        peer: the link's machine.
+        number: its number, unique in this process.
+        on_data: called in the loop with the link and each chunk received.
+        on_closed: called once in the loop with the reason.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        peer: Peer,
+        number: int,
+        on_data: "Callable[[Link, bytes], None]",
+        on_closed: "Callable[[Link, str], None]",
+    ) -> None:
+        self.loop = loop
+        self.peer = peer
+        self.number = number
+        self.eid = 0
+        self.released = False
+        self.over_since_s: float | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._sock = sock
+        self._on_data = on_data
+        self._on_closed = on_closed
+        self._lock = threading.Lock()
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._writer_added = False
+        self._reading = False
+        self._paused = False
+        self._closed = False
+        self._close_when_sent: str | None = None
+        self.remote_name = _name(sock)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait for the socket."""
+        return self._queued_bytes
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    # -- writing: any thread -------------------------------------------------------------------
+
+    def put(self, frame: bytes) -> None:
+        """Queue a frame without sending. *Thread:* any."""
+        with self._lock:
+            self._queue.append(frame)
+            self._queued_bytes += len(frame)
+
+    def write(self, frame: bytes) -> None:
+        """Queue a frame and send what the socket takes. *Thread:* any."""
+        self.put(frame)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes now; the loop sends the rest. *Thread:* any."""
+        with self._lock:
+            if self._writer_added or self._closed or not self._queue:
+                return
+            if self._send_some():
+                return
+            self._writer_added = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed: so is this link soon
+            self.loop.call_soon_threadsafe(self._watch_writable)
+
+    def _send_some(self) -> bool:
+        """Send once; True when nothing is left. Holds the lock."""
+        queue = self._queue
+        parts = []
+        size = 0
+        while queue and size < SEND_BYTES_MAX:
+            part = queue.popleft()
+            parts.append(part)
+            size += len(part)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            sent = self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            # The reader learns the same and closes; keep the queue's count right until then.
+            queue.clear()
+            self._queued_bytes = 0
+            return True
+        self._queued_bytes -= sent
+        self.bytes_out += sent
+        if sent < len(data):
+            queue.appendleft(data[sent:])
+            return False
+        return not queue
+
+    def _watch_writable(self) -> None:
+        if not self._closed:
+            self.loop.add_writer(self._sock.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        with self._lock:
+            if self._closed or not (self._queue and not self._send_some()):
+                self._writer_added = False
+                done = True
+            else:
+                done = False
+        if done and not self._closed:
+            self.loop.remove_writer(self._sock.fileno())
+            if self._close_when_sent is not None:
+                self.close(self._close_when_sent)
+
+    # -- reading: the loop ---------------------------------------------------------------------
+
+    def start_reading(self) -> None:
+        """Begin to read. *Thread:* the loop."""
+        if not self._reading and not self._paused and not self._closed:
+            self._reading = True
+            self.loop.add_reader(self._sock.fileno(), self._on_readable)
+
+    def pause_reading(self) -> None:
+        """Stop reading until `resume_reading`: TCP holds the other side back."""
+        self._paused = True
+        if self._reading and not self._closed:
+            self._reading = False
+            self.loop.remove_reader(self._sock.fileno())
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        if self._paused:
+            self._paused = False
+            self.start_reading()
+
+    def _on_readable(self) -> None:
+        # Quick acknowledgements are switched off by the kernel again and again; a native master
+        # without TCP_NODELAY is some hundred times faster when each read asks for them.
+        try:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            data = self._sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.close(error.strerror or str(error))
+            return
+        if not data:
+            self._on_data(self, b"")
+            self.close("the other site closed the connection")
+            return
+        self.bytes_in += len(data)
+        self._on_data(self, data)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def send_machine_output(self) -> None:
+        """Send what the machine has to say; close when it is over. *Thread:* the loop."""
+        data = self.peer.data_to_send()
+        if data:
+            self.write(data)
+        if self.peer.closed and not self._closed:
+            self.close_after_sending("the exchange is over")
+
+    def close_after_sending(self, reason: str) -> None:
+        """Close once the queue is empty."""
+        if self._queued_bytes == 0:
+            self.close(reason)
+        else:
+            self._close_when_sent = reason
+
+    def abort(self, reason: str) -> None:
+        """Close with a reset, dropping what the kernel still holds."""
+        if not self._closed:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close(reason)
+
+    def close(self, reason: str) -> None:
+        """Close now. *Thread:* the loop."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.clear()
+            self._queued_bytes = 0
+        fileno = self._sock.fileno()
+        self.loop.remove_reader(fileno)
+        self.loop.remove_writer(fileno)
+        self._sock.close()
+        self._on_closed(self, reason)
+
+    def over_for_s(self, mark: int) -> float:
+        """How long the queue has been over `mark` bytes, seconds; 0 when it is not."""
+        if self._queued_bytes <= mark:
+            self.over_since_s = None
+            return 0.0
+        now_s = time.monotonic()
+        if self.over_since_s is None:
+            self.over_since_s = now_s
+        return now_s - self.over_since_s
+
+
+def _name(sock: socket.socket) -> str:
+    try:
+        host, port = sock.getpeername()[:2]
+    except OSError:
+        return "a closed connection"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

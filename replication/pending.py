@@ -1,0 +1,134 @@
+"""Writes that are committed here and wait for their acknowledgements (no input or output).
+
+Commits come in LSN order and acknowledgements are cumulative, so what waits under one policy is a
+queue: an ack releases its head. A write that no connected site could release is answered at once.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from replication.acks import (
+    AckTable,
+    SiteAck,
+    can_be_met,
+    describe_shortfall,
+    policy_after_timeout,
+    policy_lsn,
+)
+from replication.messages import AckPolicy
+from replication.wire import LSN
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """One batch that waits: its place in the log, its policy, what it is released with."""
+
+    lsn: LSN
+    policy: AckPolicy
+    deadline_s: float
+    token: Any
+
+
+class Pending:
+    """The waiting writes of a master.
+
+    Args:
+        table: what each site acknowledged in this generation.
+        sites: asked for the other members as they stand now.
+        release: called with (token, None) when the policy held, (token, text) when it did not.
+    """
+
+    def __init__(
+        self,
+        table: AckTable,
+        sites: Callable[[], Sequence[SiteAck]],
+        release: Callable[[Any, str | None], None],
+        *,
+        two_site_strict: bool,
+    ) -> None:
+        self.table = table
+        self.stable = LSN(0, 0)
+        self.perm_failed = 0
+        self._sites = sites
+        self._release = release
+        self._strict = two_site_strict
+        self._queues: dict[AckPolicy, deque[Waiting]] = {}
+        self._reached: dict[AckPolicy, LSN | None] = {}
+
+    def __len__(self) -> int:
+        return sum(len(q) for q in self._queues.values())
+
+    def add(self, waiting: Waiting) -> None:
+        """Take a committed batch; it may be released before this returns."""
+        queue = self._queues.setdefault(waiting.policy, deque())
+        if waiting.policy not in self._reached:
+            self._reached[waiting.policy] = self._compute(waiting.policy)
+        reached = self._reached[waiting.policy]
+        if not queue and reached is not None and waiting.lsn <= reached:
+            self._ok(waiting)
+            return
+        reason = can_be_met(
+            waiting.policy, self._sites(), waiting.lsn, two_site_strict=self._strict
+        )
+        if reason is not None:
+            self._fail(waiting, reason)
+            return
+        queue.append(waiting)
+
+    def acked(self) -> None:
+        """A site got further: release what that permits."""
+        for policy, queue in self._queues.items():
+            reached = self._reached[policy] = self._compute(policy)
+            if reached is None:
+                continue
+            while queue and queue[0].lsn <= reached:
+                self._ok(queue.popleft())
+
+    def sites_changed(self) -> None:
+        """A link came or went, or the membership changed."""
+        self._reached.clear()
+        self.acked()
+        sites = self._sites()
+        for policy, queue in self._queues.items():
+            while queue:
+                head = queue[0]
+                reason = can_be_met(policy, sites, head.lsn, two_site_strict=self._strict)
+                if reason is None:
+                    break
+                queue.popleft()
+                self._fail(head, reason)
+
+    def expire(self, now_s: float) -> None:
+        """Answer what waited for too long."""
+        for policy, queue in self._queues.items():
+            if not queue or queue[0].deadline_s > now_s:
+                continue
+            sites = self._sites()
+            lesser = policy_lsn(policy_after_timeout(policy), sites, two_site_strict=self._strict)
+            while queue and queue[0].deadline_s <= now_s:
+                head = queue.popleft()
+                if lesser is not None and head.lsn <= lesser:
+                    self._ok(head)
+                else:
+                    text = describe_shortfall(policy, sites, head.lsn, two_site_strict=self._strict)
+                    self._fail(head, text)
+
+    def fail_all(self, reason: str) -> None:
+        """This site is master no longer: nothing that waits can be confirmed."""
+        for queue in self._queues.values():
+            while queue:
+                self._fail(queue.popleft(), reason)
+        self._reached.clear()
+
+    def _compute(self, policy: AckPolicy) -> LSN | None:
+        return policy_lsn(policy, self._sites(), two_site_strict=self._strict)
+
+    def _ok(self, waiting: Waiting) -> None:
+        self.stable = max(self.stable, waiting.lsn)
+        self._release(waiting.token, None)
+
+    def _fail(self, waiting: Waiting, reason: str) -> None:
+        self.perm_failed += 1
+        self._release(waiting.token, reason)

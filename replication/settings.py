@@ -1,0 +1,57 @@
+"""What the operator decided about replication, in the manager's own terms (no input or output).
+
+Durations are seconds. Defaults are the library's except where a comment says why ours differs; the
+table for people is in docs/CONFIGURATION.md.
+"""
+
+from dataclasses import dataclass, field
+
+from replication.bodies import SiteAddress
+from replication.messages import AckPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSite:
+    """One `repmgr_site` line that names another site."""
+
+    address: SiteAddress
+    helper: bool = False
+    peer: bool = False
+    creator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """Everything the replication manager is told at its start.
+
+    Args:
+        local: this site's identity, exactly as the group knows it.
+        remotes: the other configured sites; the membership database is the truth once it exists.
+        priority: 0 never becomes master.
+        creator: `db_group_creator on` stands on the local line.
+        link_stall_s: how long a link may stay over its high mark before it is closed.
+        queue_bytes_max: the high mark of one link's queue of live log, bytes.
+        asked_bytes_max: the high mark of what one site asked for (log, pages), bytes.
+        apply_bytes_max: messages received and not yet applied, bytes; above it nothing is read.
+    """
+
+    local: SiteAddress
+    remotes: tuple[RemoteSite, ...] = ()
+    priority: int = 1
+    creator: bool = False
+    ack_policy: AckPolicy = AckPolicy.ONE
+    ack_timeout_s: float = 1.0
+    election_timeout_s: float = 2.0
+    election_retry_s: float = 10.0
+    connection_retry_s: float = 1.0
+    heartbeat_send_s: float = 0.2
+    heartbeat_monitor_s: float = 1.0
+    two_site_strict: bool = True
+    elections: bool = True
+    start_wait_s: float = 10.0
+    link_stall_s: float = 1.0
+    queue_bytes_max: int = 16 * 1024 * 1024
+    asked_bytes_max: int = 16 * 1024 * 1024
+    apply_bytes_max: int = 32 * 1024 * 1024
+    probe_timeout_s: float = 2.0
+    verbose: tuple[str, ...] = field(default=())

@@ -1,0 +1,94 @@
+"""One btree file of the environment, with a handle that is opened again after it died.
+
+On a replicant a handle dies when the library replaces the file under it (internal
+initialisation) or undoes transactions (`DB_REP_HANDLE_DEAD`). The dead handle is only put aside:
+another thread may be inside it, and closing it then would crash. It is closed with the
+environment.
+
+Source: Programmer's Reference, "Running replication: handles" (`DB_REP_HANDLE_DEAD`).
+"""
+
+from __future__ import annotations
+
+import threading
+
+from berkeleydb import db
+
+from storage.environment import Environment
+from storage.library import DatabaseMissing, from_library
+
+
+class Database:
+    """A btree in a file of its own (or a named one inside a file).
+
+    Args:
+        environment: the environment that holds it.
+        filename: inside the environment's data directory.
+        name: the sub-database, None for a file that is one database.
+    """
+
+    def __init__(self, environment: Environment, filename: str, name: str | None = None) -> None:
+        self._environment = environment
+        self.filename = filename
+        self.name = name
+        self._handle: db.DB | None = None
+        self._dead: list[db.DB] = []
+        self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """True when `handle` answers at once, without opening a file."""
+        return self._handle is not None
+
+    def handle(self) -> db.DB:
+        """The open handle; opens it when needed (then it may block: not on the event loop).
+
+        Raises:
+            DatabaseMissing: there is no such file here (yet).
+            StorageError: the library refused.
+        """
+        handle = self._handle
+        return handle if handle is not None else self._open(create=False)
+
+    def create(self) -> db.DB:
+        """Like `handle`, but make the file when it is missing. Only on a master."""
+        handle = self._handle
+        return handle if handle is not None else self._open(create=True)
+
+    def drop(self) -> None:
+        """Put the handle aside; the next call opens a new one."""
+        with self._lock:
+            if self._handle is not None:
+                self._dead.append(self._handle)
+                self._handle = None
+
+    def close(self) -> None:
+        """Close all handles. Nobody may be inside the library."""
+        self.drop()
+        with self._lock:
+            for handle in self._dead:
+                try:
+                    handle.close(db.DB_NOSYNC)
+                except db.DBError:
+                    continue  # a dead handle may refuse; the environment is closed next
+            self._dead.clear()
+
+    def _open(self, *, create: bool) -> db.DB:
+        with self._lock:
+            if self._handle is not None:
+                return self._handle
+            handle = db.DB(self._environment.env)
+            flags = db.DB_THREAD | db.DB_AUTO_COMMIT | (db.DB_CREATE if create else 0)
+            try:
+                handle.open(self.filename, dbname=self.name, dbtype=db.DB_BTREE, flags=flags)
+            except db.DBNoSuchFileError as error:
+                handle.close()
+                raise DatabaseMissing(
+                    f"{self.filename} does not exist on this site yet",
+                    hint="it is made by the master; wait until this site is in step with it.",
+                ) from error
+            except db.DBError as error:
+                handle.close()
+                raise from_library(error, f"{self.filename} cannot be opened") from error
+            self._handle = handle
+            return handle

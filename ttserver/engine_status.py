@@ -1,0 +1,167 @@
+"""Builds `status` from the engine's parts."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from replication.core import SiteState
+from replication.wire import LSN
+from ttserver import __version__
+from ttserver.status import SiteStatus, Status, SyncStatus
+
+if TYPE_CHECKING:
+    from replication.manager import Manager
+    from ttserver.engine import Engine
+
+LOG_FILE_BYTES = 10 * 2**20  # the library's default size of a log file
+
+
+def lsn_distance(behind: LSN, ahead: LSN, log_file_bytes: int = LOG_FILE_BYTES) -> int:
+    """Bytes of log between two LSNs, 0 when the first is not behind."""
+    if behind >= ahead:
+        return 0
+    return (ahead.file - behind.file) * log_file_bytes + ahead.offset - behind.offset
+
+
+def _pair(lsn: tuple[int, int]) -> tuple[int, int]:
+    return (lsn[0], lsn[1])
+
+
+def build_status(engine: Engine) -> Status:
+    """Take a picture of a site."""
+    manager = engine.manager
+    lag_bytes, lag_s = (0, 0.0) if manager is None else manager.lag()
+    why, hint = _why(engine)
+    return Status(
+        state=engine.state,
+        serving=engine.serving,
+        role=engine.role,
+        read_only=engine.read_only,
+        site=str(engine.config.local),
+        priority=manager.settings.priority if manager else engine.config.db.priority,
+        generation=engine.generation,
+        master=engine.master,
+        lsn=_pair(engine.lsn),
+        applied_lsn=_pair(engine.lsn),
+        lag_bytes=lag_bytes,
+        lag_seconds=lag_s,
+        sync=_sync(manager),
+        ack_policy=manager.settings.ack_policy.name if manager else "NONE",
+        sites=_sites(manager) if manager else [],
+        counters=_counters(engine),
+        why=why,
+        hint=hint,
+        notice=engine.notice,
+        pid=os.getpid(),
+        version=__version__,
+        started=engine.started_at.isoformat(timespec="seconds"),
+        home=str(engine.config.home.root),
+        client_listen=str(engine.config.settings.client.listen),
+        recovery_seconds=round(engine.environment.recovery_seconds, 3),
+    )
+
+
+def _why(engine: Engine) -> tuple[str | None, str | None]:
+    if engine.failure is not None:
+        return str(engine.failure), engine.failure.hint
+    manager = engine.manager
+    if manager is None:
+        return None, None
+    core = manager.core
+    if core.why is not None:
+        return core.why, core.hint
+    if not core.is_master and core.master_link is None and not core.electing:
+        silent = [f"{s.address}: {s.last_error}" for s in core.sites.values() if s.last_error]
+        if silent:
+            return (
+                f"no master: {'; '.join(silent)}",
+                "start the master, or check the network with `ttserver check`.",
+            )
+    return None, None
+
+
+def _sync(manager: Manager | None) -> SyncStatus | None:
+    if manager is None or not manager.core.syncing:
+        return None
+    received = manager.sync_received
+    if received is None:
+        return SyncStatus("asking for the file list", 0, 0, 0, None)
+    phase = "receiving pages" if received.pages_done < received.pages_total else "receiving log"
+    return SyncStatus(
+        phase,
+        received.pages_done,
+        received.pages_total,
+        received.bytes_done,
+        received.eta_s(manager.now_s()),
+    )
+
+
+def _sites(manager: Manager) -> list[SiteStatus]:
+    now_s = manager.now_s()
+    members = {*manager.core.members(), *(r.address for r in manager.settings.remotes)}
+    result = []
+    for address in sorted(members):
+        state = manager.core.site(address)
+        acked = manager.table.acked(state.eid) if manager.core.is_master else None
+        heard_s = state.heard_s
+        result.append(
+            SiteStatus(
+                site=str(address),
+                eid=state.eid,
+                status=_link_status(manager, state),
+                role="master" if address == manager.core.master else "replicant",
+                electable=state.electable,
+                acked_lsn=_pair(acked) if acked else None,
+                lag_bytes=lsn_distance(acked, manager.applied) if acked else None,
+                last_contact_seconds=None if heard_s is None else round(now_s - heard_s, 3),
+                native=state.native,
+                tls=False,
+                error=state.last_error or None,
+            )
+        )
+    return result
+
+
+def _link_status(manager: Manager, state: SiteState) -> str:
+    if state.link is not None:
+        return "connected"
+    if state.links or state.dialling:
+        return "connecting"
+    return "lagging" if state.eid in manager.lagging else "unreachable"
+
+
+def _counters(engine: Engine) -> dict[str, int]:
+    committer, reads, upkeep = engine.committer, engine.reads, engine.upkeep
+    counters = {
+        "commits": committer.commits,
+        "writes": committer.writes,
+        "write_retries": committer.retries,
+        "biggest_batch": committer.biggest_batch,
+        "writes_queued": committer.queued,
+        "perm_failed": engine.perm_failed,
+        "reads_in_loop": reads.in_loop,
+        "reads_on_thread": reads.on_thread,
+        "checkpoints": upkeep.checkpoints,
+        "deadlocks": upkeep.deadlocks,
+        "logs_removed": upkeep.logs_removed,
+        "reopened": engine.reopened,
+    }
+    manager = engine.manager
+    if manager is not None:
+        bridge, applier = manager.bridge, manager.applier
+        counters |= {
+            "messages_sent": bridge.messages_sent,
+            "messages_dropped": bridge.messages_dropped,
+            "bytes_sent": bridge.bytes_sent,
+            "back_pressure_waits": bridge.waits,
+            "links_stalled": bridge.stalls,
+            "messages_applied": applier.messages,
+            "apply_flushes": applier.flushes,
+            "apply_errors": applier.broken,
+            "apply_queue_bytes": applier.queued_bytes,
+            "acks_ignored": manager.table.ignored_count,
+            "acks_waiting": len(manager.pending),
+            "rollbacks": manager.rollbacks,
+        }
+    return counters

@@ -1,0 +1,66 @@
+"""What `status --json`, the console and INFO say about a site (CONTRACT of the keys: they stay)."""
+
+import msgspec
+
+Lsn = tuple[int, int]
+
+
+class SyncStatus(msgspec.Struct, frozen=True):
+    """How far an initial sync is."""
+
+    phase: str
+    pages_done: int
+    pages_total: int
+    bytes_done: int
+    eta_seconds: float | None
+
+
+class SiteStatus(msgspec.Struct, frozen=True):
+    """Another site as this one sees it.
+
+    Args:
+        status: connected, connecting, lagging or unreachable.
+        acked_lsn: what it acknowledged in this generation, on a master.
+    """
+
+    site: str
+    eid: int
+    status: str
+    role: str
+    electable: bool
+    acked_lsn: Lsn | None
+    lag_bytes: int | None
+    last_contact_seconds: float | None
+    native: bool
+    tls: bool
+    error: str | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """One site, whole."""
+
+    state: str
+    serving: bool
+    role: str
+    read_only: bool
+    site: str
+    priority: int
+    generation: int
+    master: str | None
+    lsn: Lsn
+    applied_lsn: Lsn
+    lag_bytes: int | None
+    lag_seconds: float | None
+    sync: SyncStatus | None
+    ack_policy: str
+    sites: list[SiteStatus]
+    counters: dict[str, int]
+    why: str | None
+    hint: str | None
+    notice: str | None
+    pid: int
+    version: str
+    started: str
+    home: str
+    client_listen: str
+    recovery_seconds: float
