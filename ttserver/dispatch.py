@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 TURN_COMMANDS: Final = 256  # then other clients get their turn
 RUN_BYTES_MAX: Final = 1024 * 1024  # replies of one run of reads, before they are sent
-OUTSTANDING_BYTES_MAX: Final = 64 * 1024 * 1024  # arguments of writes without an outcome
+OUTSTANDING_BYTES_MAX: Final = 64 * 1024 * 1024  # what writes without an outcome carry
+RETURNED_BYTES: Final = OUTSTANDING_BYTES_MAX // 16  # what is set aside for a value to come back
 NO_LOGON: Final = "NOAUTH Authentication required."
 ABORTED: Final = "EXECABORT Transaction discarded because of previous errors."
 EXPECTED: Final = (TtserverError, StorageError)
@@ -131,6 +132,7 @@ class Dispatcher:
     Attributes:
         replies: what is to be sent.
         outstanding: writes (and reads that went with them) without an outcome yet.
+        held: no command is started, because the client does not take its replies.
     """
 
     def __init__(self, client: Client, reader: CommandReader, store: Store, hooks: Hooks) -> None:
@@ -143,7 +145,7 @@ class Dispatcher:
         self._engine = client.server.engine
         self._backlog: list[list[bytes]] = []
         self._stop: Stop | None = None
-        self._held = False
+        self.held = False
         self._finishing = False
         self._outstanding_bytes = 0
         self._outstanding_max = store.limits.pipeline_commands_max
@@ -157,7 +159,7 @@ class Dispatcher:
         """True when all that came in so far is answered, or never will be."""
         if self.outstanding:
             return False
-        return self._stop is Stop.ENDED or (self._stop is None and not self._held)
+        return self._stop is Stop.ENDED or (self._stop is None and not self.held)
 
     @property
     def answering(self) -> bool:
@@ -167,7 +169,7 @@ class Dispatcher:
     @property
     def stopped(self) -> bool:
         """True when bytes that come now would only pile up."""
-        return self._stop is not None or self._held
+        return self._stop is not None or self.held
 
     @property
     def buffered(self) -> int:
@@ -177,16 +179,16 @@ class Dispatcher:
     def receive(self, data: bytes) -> None:
         """Take received bytes; what can be answered at once is in `replies` afterwards."""
         self._reader.feed(data)
-        if self._stop is None and not self._held:
+        if self._stop is None and not self.held:
             self._pump()
 
     def hold(self) -> None:
         """Start no further command: the client does not take its replies."""
-        self._held = True
+        self.held = True
 
     def resume(self) -> None:
         """Go on after `hold`."""
-        self._held = False
+        self.held = False
         if self._stop is None:
             self._pump()
 
@@ -194,7 +196,7 @@ class Dispatcher:
         """Go on after `Hooks.again`."""
         if self._stop is Stop.TURN:
             self._stop = None
-            if not self._held:
+            if not self.held:
                 self._pump()
 
     def finish(self) -> None:
@@ -206,26 +208,32 @@ class Dispatcher:
     # -- the course of commands
 
     def _pump(self) -> None:
+        reader = self._reader
         budget = TURN_COMMANDS
         try:
-            while self._stop is None and not self._held:
+            while True:
                 batch = self._backlog
                 if batch:
                     self._backlog = []
                 else:
-                    batch = self._reader.take()
+                    batch = reader.take()
                     self.client.commands += len(batch)
-                    if not batch and self._reader.hungry:
-                        return
                 self._run(batch)
+                if self._stop is not None or self.held:
+                    return
+                if reader.hungry and not self._backlog:
+                    return
                 budget -= len(batch) + 1
-                more = self._backlog or not self._reader.hungry
-                if budget < 0 and more and self._stop is None:
-                    self._stop = Stop.TURN
-                    self._hooks.again()
+                if budget < 0:
+                    self._next_turn()
+                    return
         except ProtocolError as error:
             self._stop = Stop.ENDED
             self._end_by(error)
+
+    def _next_turn(self) -> None:
+        self._stop = Stop.TURN
+        self._hooks.again()
 
     def _go_on(self) -> None:
         """Start commands again after a stop."""
@@ -233,7 +241,8 @@ class Dispatcher:
             self._stop = Stop.ENDED
         else:
             self._stop = None
-            self._pump()
+            if not self.held:
+                self._pump()
         self._hooks.wake()
 
     def _end_by(self, error: ProtocolError) -> None:
@@ -324,7 +333,10 @@ class Dispatcher:
     def _start_now(self, command: Command, args: list[bytes], keys: Sequence[bytes]) -> bool:
         kind = command.kind
         if kind is Kind.WRITE:
-            self._submit(Pending(self, command.run, args, sum(map(len, args))), keys)
+            size = sum(map(len, args))
+            if command.returns_value(args):
+                size += RETURNED_BYTES
+            self._submit(Pending(self, command.run, args, size), keys)
             return True
         if kind is Kind.READ:
             return self._read(command, args)
@@ -382,6 +394,7 @@ class Dispatcher:
         self.replies.extend(out)
         if len(out) < len(run):  # enough for now: send these first
             self._backlog = [args for _, args in run[len(out) :]] + rest
+            self._next_turn()
             return False
         return True
 
@@ -434,10 +447,11 @@ class Dispatcher:
         """Answer one read that is not part of a run."""
         heavy = command.heavy is not None and command.heavy(args)
         if self.replies.waiting:
-            if not command.simple or heavy:
+            if not command.simple or heavy or command.keys != (1, 1, 1):
                 return self._settle()
+            size = RETURNED_BYTES if command.returns_value(args) else 0
             try:
-                self._submit(Pending(self, command.run, args, 0, is_write=False), ())
+                self._submit(Pending(self, command.run, args, size, is_write=False), ())
             except CommandError:  # no writes any more; a read may still be answered
                 return self._settle()
             return True
@@ -574,6 +588,8 @@ class Dispatcher:
         self._refresh()
 
     def _exec_write(self, steps: Plan, size_bytes: int, watch: WatchLike | None) -> None:
+        if steps.returns_values:
+            size_bytes += RETURNED_BYTES
         pending = Pending(self, steps.run, None, size_bytes, transaction=steps, watch=watch)
         try:
             self._submit(pending, steps.keys, watch)

@@ -62,6 +62,7 @@ class Listener:
         self._sessions: dict[int, ClientSession] = {}
         self._last_number = 0
         self._refused_told = 0
+        self._to_send: list[ClientSession] = []
         self._lingering: dict[int, tuple[int, int]] = {}
         self._listening: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -144,6 +145,17 @@ class Listener:
         self._add_up(client)
         if not self._sessions:
             self._empty.set()
+
+    def send_soon(self, session: ClientSession) -> None:
+        """Have `send` called after the bytes of all clients that are ready now were looked at."""
+        if not self._to_send:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._to_send.append(session)
+
+    def _send(self) -> None:
+        sessions, self._to_send = self._to_send, []
+        for session in sessions:
+            session.send()
 
     def _add_up(self, client: Client) -> None:
         totals = self.server.totals

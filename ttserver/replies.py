@@ -149,13 +149,14 @@ class ReplyQueue:
     """Replies in the order of their commands.
 
     Attributes:
+        ready: what may be sent now; whoever sends it empties the list.
         waiting: replies held back: those not known yet and those behind them.
     """
 
-    __slots__ = ("_ready", "waiting")
+    __slots__ = ("ready", "waiting")
 
     def __init__(self) -> None:
-        self._ready: list[bytes] = []
+        self.ready: list[bytes] = []
         self.waiting: deque[Slot] = deque()
 
     def push(self, data: bytes) -> None:
@@ -165,7 +166,7 @@ class ReplyQueue:
             slot.data = data
             self.waiting.append(slot)
         else:
-            self._ready.append(data)
+            self.ready.append(data)
 
     def extend(self, replies: Iterable[bytes]) -> None:
         """Add replies that are known already."""
@@ -173,7 +174,7 @@ class ReplyQueue:
             for data in replies:
                 self.push(data)
         else:
-            self._ready.extend(replies)
+            self.ready.extend(replies)
 
     def open(self, slot: Slot) -> None:
         """Keep a place for a reply that comes later."""
@@ -183,14 +184,6 @@ class ReplyQueue:
         """Give the reply for a place that was kept."""
         slot.data = data
         waiting = self.waiting
-        while waiting and waiting[0].data is not None:
-            self._ready.append(waiting.popleft().data)  # type: ignore[arg-type]
-
-    def take(self) -> bytes:
-        """Hand out what may be sent now."""
-        ready = self._ready
-        if not ready:
-            return b""
-        data = ready[0] if len(ready) == 1 else b"".join(ready)
-        ready.clear()
-        return data
+        while waiting and (known := waiting[0].data) is not None:
+            self.ready.append(known)
+            waiting.popleft()

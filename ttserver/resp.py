@@ -121,18 +121,18 @@ class CommandReader:
         Raises:
             ProtocolError: once everything before the offending bytes was handed out.
         """
+        buffer = self._buffer
+        if self.trusted and not self._missing and buffer and buffer[0] == 0x2A:
+            commands = self._take_quick()
+            if commands:
+                return commands
         if self._error is not None:
             raise self._error
-        buffer = self._buffer
         if not buffer:
             self.hungry = True
             return []
         if self._first:
             self._check_first_byte()
-        if self.trusted and not self._missing and buffer[0] == 0x2A:
-            commands = self._take_quick()
-            if commands:
-                return commands
         return self._take_slow(SLOW_COMMANDS if self.trusted else 1)
 
     def _check_first_byte(self) -> None:
@@ -156,6 +156,7 @@ class CommandReader:
             commands = self._parse(bytes(buffer))
             if commands:
                 buffer.clear()
+                self.hungry = True
                 return commands
         # Perhaps only the last frame is unfinished; a wrong guess is found out by the marker.
         cut = buffer.rfind(b"\r\n*", 0, self._piece_bytes + 1) + 2
@@ -171,16 +172,15 @@ class CommandReader:
         # An attribute ("|") comes out of hiredis as a list, so it could pass for a command.
         if self._search_long_header(piece) is not None or b"|" in piece:
             return []
-        commands: list[list[bytes]] = []
-        add = commands.append
         reader = self._hiredis
         get = reader.gets
         try:
             reader.feed(piece)
             reader.feed(_MARKER)
+            commands = []
             item = get()
             while type(item) is list:
-                add(item)
+                commands.append(item)
                 item = get()
             if type(item) is int and item == 0 and not reader.has_data():
                 b"".join(chain.from_iterable(commands))  # a TypeError for all but bytes

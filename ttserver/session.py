@@ -1,6 +1,8 @@
 """One client's connection: the asyncio shell around `ttserver.dispatch`.
 
-The shell moves bytes, keeps both directions bounded, and ends the connection. Commands stop while
+The shell moves bytes, keeps both directions bounded, and ends the connection. Replies are sent
+after the bytes of all clients that were ready together: the first write wakes the clients' machine,
+the others then cost half as much. Commands stop while
 the client does not take its replies; its socket is not read while commands are stopped and bytes
 pile up; a client that still lets replies pile up is disconnected.
 
@@ -38,6 +40,9 @@ class Owner(Protocol):
     def leave(self, session: "ClientSession") -> None:
         """Forget a session that has ended."""
 
+    def send_soon(self, session: "ClientSession") -> None:
+        """Call `send` when the bytes of all clients that are ready now were looked at."""
+
 
 class ClientSession(asyncio.Protocol):
     """A connection on the client port.
@@ -51,10 +56,11 @@ class ClientSession(asyncio.Protocol):
         self._owner = owner
         self._store = store
         self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
         self._transport: asyncio.Transport | None = None
         self._dispatcher: Dispatcher | None = None
         self._task: asyncio.Task[None] | None = None
-        self._wakes = False
+        self._sends = False
         self._reading = True
         self._ending: str | None = None
         self.client: Client | None = None
@@ -97,9 +103,10 @@ class ClientSession(asyncio.Protocol):
         if dispatcher is None or client is None or self._ending is not None:
             return
         client.bytes_in += len(data)
-        client.last_active = self._loop.time()
+        client.last_active = self._time()
         dispatcher.receive(data)
-        self._flush()
+        if not self._sends:
+            self.wake()
         if dispatcher.stopped and dispatcher.buffered > READ_AHEAD_BYTES_MAX:
             self._read_on(on=False)
 
@@ -161,17 +168,10 @@ class ClientSession(asyncio.Protocol):
             self.wake()
 
     def wake(self) -> None:
-        """Send soon: the outcomes of one commit come one after the other, one write is enough."""
-        if not self._wakes:
-            self._wakes = True
-            self._loop.call_soon(self._on_wake)
-
-    def _on_wake(self) -> None:
-        self._wakes = False
-        self._flush()
-        dispatcher = self._dispatcher
-        if dispatcher is not None and not self._reading and not dispatcher.stopped:
-            self._read_on(on=True)
+        """Send soon: replies that become known close to each other go out in one write."""
+        if not self._sends:
+            self._sends = True
+            self._owner.send_soon(self)
 
     def end(self, reason: str, *, at_once: bool) -> None:
         """Start nothing more; close now, or when what is under way is answered too."""
@@ -225,22 +225,34 @@ class ClientSession(asyncio.Protocol):
 
     # -- output
 
-    def _flush(self) -> None:
+    def send(self) -> None:
+        """Send what is known; read on, or close, if that was waited for."""
+        self._sends = False
         self._write_ready()
-        if self._ending is None or self._transport is None or self._dispatcher is None:
+        dispatcher, transport = self._dispatcher, self._transport
+        if dispatcher is None or transport is None:
             return
-        if self._dispatcher.finished:
-            self._transport.close()
+        if self._ending is not None:
+            if dispatcher.finished:
+                transport.close()
+        elif not self._reading and not dispatcher.stopped:
+            self._read_on(on=True)
 
     def _write_ready(self) -> None:
         dispatcher, transport, client = self._dispatcher, self._transport, self.client
         if dispatcher is None or transport is None or client is None:
             return
-        data = dispatcher.replies.take()
-        if not data:
+        ready = dispatcher.replies.ready
+        if not ready:
             return
+        data = ready[0] if len(ready) == 1 else b"".join(ready)
+        ready.clear()
         client.bytes_out += len(data)
         transport.write(data)
+        if dispatcher.held:
+            self._check_pending(transport)
+
+    def _check_pending(self, transport: asyncio.Transport) -> None:
         most = self._owner.server.limits.pending_output_bytes_max
         if transport.get_write_buffer_size() > most:
             self.abort(f"more than {most} bytes of replies not read")

@@ -69,6 +69,10 @@ class Journal:
     def write(self, event: str, /, **facts: object) -> None:
         self.lines.append((event, facts))
 
+    def write_seldom(self, event: str, /, *, every_s: float, burst: int, **facts: object) -> bool:
+        self.lines.append((event, facts))
+        return True
+
 
 def settings_for(
     limits: LimitSettings | None = None, client: ClientSettings | None = None
@@ -96,8 +100,10 @@ class SmallEngine:
         self.config = Config(settings or settings_for())
         self.journal = Journal()
         self.environment = Environment(home)
-        self.keyspace = Keyspace(lambda: self._keys.handle())
-        self.users = Users(lambda: self._users.handle(), lambda: self._users.create())
+        self._keys = Database(self.environment, "keys.db")
+        self._users = Database(self.environment, "users.db")
+        self.keyspace = Keyspace(self._keys.handle)
+        self.users = Users(self._users.handle, self._users.create)
         self.role = "master"
         self.master: str | None = "192.0.2.1:5010"
         self.master_client_address: str | None = None
@@ -120,8 +126,6 @@ class SmallEngine:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.environment.open()
-        self._keys = Database(self.environment, "keys.db")
-        self._users = Database(self.environment, "users.db")
         self._keys.create()
         self._reads = Reads(self.environment, self._keys.drop)
         self._committer = Committer(self.environment, self._deliver, durability="nosync")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from storage.keyspace import Keyspace
     from storage.users import Users
+    from ttserver.auth import JournalLike
     from ttserver.commands.table import Command
     from ttserver.settings import LimitSettings, Settings
 
@@ -81,12 +82,6 @@ class ConfigLike(Protocol):
     def settings(self) -> Settings: ...
 
     def in_force(self) -> Mapping[str, str]: ...
-
-
-class JournalLike(Protocol):
-    """Where refused logons are told; see `replication.journal.Journal`."""
-
-    def write(self, event: str, /, **facts: object) -> None: ...
 
 
 class EngineLike(Protocol):

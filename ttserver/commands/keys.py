@@ -8,8 +8,8 @@ Source: Redis, the command reference of each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from ttserver.commands.arguments import INT64_MAX, INT64_MIN, integer, syntax_error, text
 from ttserver.commands.context import Store
@@ -172,69 +172,90 @@ def _many(args: Sequence[bytes]) -> bool:
     return len(args) > KEYS_IN_LOOP_MAX
 
 
+def _always(_args: Sequence[bytes]) -> bool:
+    return True
+
+
+def _asks_for_old(args: Sequence[bytes]) -> bool:
+    return len(args) > 3  # SET with options, perhaps GET
+
+
 _ONE: Final = (1, 1, 1)
 _ALL: Final = (1, -1, 1)
 _PAIRS: Final = (1, -1, 2)
 
 
 def _read(
-    name: str,
-    arity: int,
-    run: object,
-    usage: str,
-    summary: str,
-    keys: tuple[int, int, int] = _ONE,
+    name: str, arity: int, run: Callable[..., Value], usage: str, summary: str, **more: Any
 ) -> Command:
-    heavy = _many if keys == _ALL else None
+    keys = more.setdefault("keys", _ONE)
     return Command(
         name,
         arity,
         Kind.READ,
-        run,  # type: ignore[arg-type]
+        run,
         summary,
         usage,
-        "string" if name in ("get", "mget", "strlen") else "generic",
-        "O(N) with N keys" if keys == _ALL else "O(log(N))",
-        keys,
+        group="string" if name in ("get", "mget", "strlen") else "generic",
+        complexity="O(log(N))" if keys == _ONE else "O(M*log(N)) for M keys",
         right="read",
-        heavy=heavy,
+        heavy=None if keys == _ONE else _many,
+        **more,
     )
 
 
 def _write(
-    name: str,
-    arity: int,
-    run: object,
-    usage: str,
-    summary: str,
-    keys: tuple[int, int, int] = _ONE,
+    name: str, arity: int, run: Callable[..., Value], usage: str, summary: str, **more: Any
 ) -> Command:
+    keys = more.setdefault("keys", _ONE)
     return Command(
         name,
         arity,
         Kind.WRITE,
-        run,  # type: ignore[arg-type]
+        run,
         summary,
         usage,
-        "generic" if name == "del" else "string",
-        "O(log(N))" if keys == _ONE else "O(N) with N keys",
-        keys,
+        group="generic" if name == "del" else "string",
+        complexity="O(log(N))" if keys == _ONE else "O(M*log(N)) for M keys",
         right="write",
+        **more,
     )
 
 
 COMMANDS: Final = (
-    _read("get", 2, get, "key", "Returns the value of a key."),
+    _read("get", 2, get, "key", "Returns the value of a key.", values=_always),
     _read("strlen", 2, strlen, "key", "Returns the length of a value."),
     _read("type", 2, type_, "key", "Tells whether a key exists: string or none."),
-    _read("exists", -2, exists, "key [key ...]", "Counts which of the keys exist.", _ALL),
-    _read("mget", -2, mget, "key [key ...]", "Returns the values of several keys.", _ALL),
-    _write("set", -3, set_, "key value [NX | XX] [GET]", "Sets the value of a key."),
-    _write("setnx", 3, setnx, "key value", "Sets a key that does not exist yet."),
-    _write("getdel", 2, getdel, "key", "Returns the value of a key and deletes it."),
-    _write("del", -2, delete, "key [key ...]", "Deletes keys.", _ALL),
+    _read("exists", -2, exists, "key [key ...]", "Counts which of the keys exist.", keys=_ALL),
+    _read(
+        "mget",
+        -2,
+        mget,
+        "key [key ...]",
+        "Returns the values of several keys.",
+        keys=_ALL,
+        values=_always,
+    ),
     _write(
-        "mset", -3, mset, "key value [key value ...]", "Sets several keys, all or none.", _PAIRS
+        "set",
+        -3,
+        set_,
+        "key value [NX | XX] [GET]",
+        "Sets the value of a key.",
+        values=_asks_for_old,
+    ),
+    _write("setnx", 3, setnx, "key value", "Sets a key that does not exist yet."),
+    _write(
+        "getdel", 2, getdel, "key", "Returns the value of a key and deletes it.", values=_always
+    ),
+    _write("del", -2, delete, "key [key ...]", "Deletes keys.", keys=_ALL),
+    _write(
+        "mset",
+        -3,
+        mset,
+        "key value [key value ...]",
+        "Sets several keys, all or none.",
+        keys=_PAIRS,
     ),
     _write("append", 3, append, "key value", "Appends to a value; makes the key if needed."),
     _write("incr", 2, incr, "key", "Adds one to the integer at a key."),

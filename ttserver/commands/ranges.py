@@ -256,6 +256,7 @@ COMMANDS: Final = (
         prepare=prepare_scan,
         finish=scan_reply,
         heavy=_scan_is_heavy,
+        values=_always,
     ),
     Command(
         "keys",
@@ -267,6 +268,7 @@ COMMANDS: Final = (
         complexity="O(N) with N keys that begin like the pattern",
         right="read",
         heavy=_always,
+        values=_always,
     ),
     Command(
         "range",
@@ -278,5 +280,6 @@ COMMANDS: Final = (
         complexity="O(log(N)+M) for M keys returned",
         right="read",
         heavy=_range_is_heavy,
+        values=_always,
     ),
 )

@@ -38,7 +38,8 @@ def time(client: Client, _args: Sequence[bytes]) -> Value:
 async def wait(client: Client, args: Sequence[bytes]) -> Value:
     """WAIT sites milliseconds: how many sites acknowledged this connection's last write.
 
-    0 milliseconds is for ever. A reply to a write already waited for the ack policy; this asks for more than that.
+    0 milliseconds is for ever. A reply to a write already waited for the ack policy; this asks
+    for more than that.
     """
     count = integer(args[1])
     timeout_ms = integer(args[2], "ERR timeout is not an integer or out of range")

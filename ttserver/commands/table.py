@@ -45,6 +45,7 @@ class Command:
         in_multi: may be queued in a transaction.
         right: what the user must be allowed, see `Login.may`.
         heavy: tells whether these arguments ask for more than a read in the loop may cost.
+        values: tells whether the reply to these arguments holds stored values.
         prepare: READ only, in the loop before: prepare(client, args) makes what `run` gets.
         finish: READ only, in the loop after: finish(client, value) makes the reply.
     """
@@ -64,6 +65,7 @@ class Command:
     heavy: Callable[[Sequence[bytes]], bool] | None = None
     prepare: Callable[[Any, Sequence[bytes]], Any] | None = None
     finish: Callable[[Any, Any], Any] | None = None
+    values: Callable[[Sequence[bytes]], bool] | None = None
     subcommands: dict[bytes, "Command"] = field(default_factory=dict)
     simple: bool = field(init=False, default=False)
 
@@ -83,6 +85,10 @@ class Command:
         if last == first:
             return (args[first],)
         return args[first : len(args) + last + 1 : step]
+
+    def returns_value(self, args: Sequence[bytes]) -> bool:
+        """Tell whether the reply may be as long as a stored value."""
+        return self.values is not None and self.values(args)
 
     def refuse_count(self) -> CommandError:
         """The error for a wrong number of arguments."""

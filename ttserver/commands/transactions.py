@@ -109,6 +109,11 @@ class Plan:
     reads: bool
     keys: list[bytes]
 
+    @property
+    def returns_values(self) -> bool:
+        """Tell whether the reply may hold stored values."""
+        return any(step.command.returns_value(step.args) for step in self.steps)
+
     def run_nothing(self) -> list[Value]:
         """The results when no command needs the database."""
         return [step.ready for step in self.steps]
