@@ -6,7 +6,9 @@ does. The stop goes the other way round and takes at most `STOP_TIMEOUT_S`.
 """
 
 import asyncio
+import faulthandler
 import os
+import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -80,8 +82,7 @@ def run(options: RunOptions) -> int:
         config = load(options.home, overrides, install=True)
         for warning in config.warnings:
             log.warning("configuration_warning", text=str(warning))
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        StopSignals.block()
+        _prepare_process()
         journal = Journal(
             config.home.journal,
             config.settings.journal.bytes_max,
@@ -95,6 +96,16 @@ def run(options: RunOptions) -> int:
         finally:
             journal.close()
     return 0
+
+
+def _prepare_process() -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    faulthandler.enable()  # a crash inside the library says in which call
+    # A connection a client, a file a database: whoever set the hard limit decides, not a default
+    # that was made for select().
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    StopSignals.block()
 
 
 class Daemon:
@@ -157,8 +168,7 @@ class Daemon:
         def hand_on(name: str) -> None:
             loop.call_soon_threadsafe(self._ask_stop, name)
 
-        signals = StopSignals(hand_on, timeout_s=STOP_TIMEOUT_S)
-        signals.start()
+        StopSignals(hand_on, timeout_s=STOP_TIMEOUT_S).start()
         facts = {"version": __version__, "pid": os.getpid(), "home": str(self._config.home.root)}
         log.info("server_started", **facts)
         self._journal.write("server_started", **facts)
@@ -166,12 +176,12 @@ class Daemon:
             await self._serve_until_asked()
         finally:
             await self._stop()
-            signals.finish()
 
     def _ask_stop(self, why: str) -> None:
         log.info("server_stopping", why=why)
         self._journal.write("server_stopping", why=why)
         self._notifier.stopping()
+        self._notifier.status("stop-pending")
         self._stopping_since_s = time.monotonic()
         self._stop_asked.set()
 

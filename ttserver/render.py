@@ -18,7 +18,7 @@ PLAIN_WIDTH = 160
 
 _GOOD, _LATE, _BAD, _DIM = "green", "yellow", "bold red", "dim"
 _STATES = {"running": _GOOD, "start-pending": _LATE, "stop-pending": _LATE}
-_SITE_STATUS = {"connected": _GOOD, "present": _GOOD, "lagging": _LATE, "joining": _LATE}
+_SITE_STATUS = {"connected": _GOOD, "connecting": _LATE, "lagging": _LATE}
 # Older contact than this with a site deserves a colour; heartbeats come far more often.
 _CONTACT_LATE_S = 10.0
 
@@ -36,9 +36,10 @@ def status_view(status: Status) -> RenderableType:
         status: the members of `status --json`.
     """
     parts: list[RenderableType] = [_headline(status)]
-    for key, style in (("why", _LATE), ("notice", _LATE)):
-        if status.get(key):
-            parts.append(Text(f"  {status[key]}", style=style))
+    told = [status[key] for key in ("why", "notice") if status.get(key)]
+    parts += [Text(f"  {text}", style=_LATE) for text in told]
+    if status.get("hint"):
+        parts.append(Text(f"  HINT: {status['hint']}", style=_DIM))
     parts += [Text(), _facts(status)]
     if status.get("sync") is not None:
         parts += [Text(), _sync(status["sync"])]
@@ -51,12 +52,16 @@ def sites_table(sites: Iterable[Mapping[str, Any]]) -> RenderableType:
     rows = list(sites)
     if not rows:
         return Text("  no other site is known", style=_DIM)
+    errors = any(site.get("error") for site in rows)
     table = Table(box=None, padding=(0, 0, 0, 2), header_style=_DIM)
     for name in ("site", "status", "role", "acked lsn", "behind", "last contact", "kind"):
         right = name in {"acked lsn", "behind", "last contact"}
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    if errors:
+        table.add_column("last error", overflow="fold")
     for site in rows:
-        table.add_row(*_site_row(site))
+        last = [Text(str(site.get("error") or ""), style=_LATE)] if errors else []
+        table.add_row(*_site_row(site), *last)
     return table
 
 
@@ -66,10 +71,10 @@ def _headline(status: Status) -> Text:
     line.append("  ")
     line.append(str(status["state"]).upper(), style=_STATES.get(str(status["state"]), _BAD))
     line.append(f"  {who(status)}")
-    if status["read_only"]:
-        line.append("  (read-only)", style=_LATE)
     if not status["serving"]:
-        line.append("  (not serving reads)", style=_BAD)
+        line.append("  (no reads)", style=_BAD)
+    elif status["read_only"]:
+        line.append("  (read-only)", style=_LATE)
     return line
 
 

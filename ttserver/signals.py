@@ -24,6 +24,9 @@ log = structlog.get_logger()
 class StopSignals:
     """Calls back on the first stop signal and enforces the time the stop may take.
 
+    The time runs to the very end of the process: its last threads are waited for after the last
+    line of ours, and one of them may be the one that is stuck.
+
     Args:
         on_stop: called once with the signal's name; must only hand it on.
         timeout_s: from the first signal to the end of the process at the latest, seconds.
@@ -34,7 +37,6 @@ class StopSignals:
     def __init__(self, on_stop: Callable[[str], None], *, timeout_s: float) -> None:
         self._on_stop = on_stop
         self._timeout_s = timeout_s
-        self._finished = False
         self._thread = threading.Thread(target=self._wait, name="stop-signals", daemon=True)
 
     @staticmethod
@@ -46,22 +48,11 @@ class StopSignals:
         """Begin to wait."""
         self._thread.start()
 
-    def begin_stop(self, why: str) -> None:
-        """Begin the stop, and its time, without a signal; any thread may ask."""
-        log.info("stop_requested_inside", why=why)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def finish(self) -> None:
-        """Say that the orderly stop is complete: the process ends by itself now."""
-        self._finished = True
-
     def _wait(self) -> None:
         first = signal.Signals(signal.sigwait(STOP_SIGNALS)).name
         deadline = time.monotonic() + self._timeout_s
         self._on_stop(first)
         second = signal.sigtimedwait(STOP_SIGNALS, max(0.0, deadline - time.monotonic()))
-        if self._finished:
-            return
         if second is not None:
             why = f"second signal ({signal.Signals(second.si_signo).name})"
         else:
