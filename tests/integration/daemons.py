@@ -9,12 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from storage.users import ADMINISTRATOR, new_record
+from ttserver.control_client import ControlClient, NotRunningError
+from ttserver.home import Home
+from ttserver.init import make_plan, write
+
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
+PASSWORD = "correct horse"
 
 
 def free_port() -> int:
@@ -71,15 +77,17 @@ class Site:
     def stderr(self) -> Path:
         return self.home.with_name(f"{self.home.name}.stderr")
 
-    def init(self, role: str, *remotes: "Site", more: tuple[str, ...] = ()) -> None:
-        """Make the HOME; the administrator's password is `correct horse`."""
-        arguments = ["--role", role, "--local", self.address, *more]
-        for remote in remotes:
-            arguments += ["--remote", remote.address]
-        if role == "master":
-            arguments.append("--password-stdin")
-        done = self.cli("init", *arguments, stdin="correct horse\n")
-        assert done.returncode == 0, done.stderr
+    def init(self, role: Literal["master", "replicant"], *remotes: "Site") -> None:
+        """Make the HOME as `ttserver init` does; the administrator's password is PASSWORD."""
+        addresses = [remote.address for remote in remotes]
+        plan = make_plan(Home(self.home), role, self.address, addresses, None)
+        record = new_record(ADMINISTRATOR, PASSWORD, "administrator") if role == "master" else None
+        write(plan, record)
+
+    def status(self) -> dict[str, Any]:
+        """Ask the daemon how it is."""
+        with ControlClient(self.home / "ttserver.sock") as daemon:
+            return dict(daemon.ask("status"))
 
     def cli(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """Run one command on this HOME."""
@@ -128,8 +136,10 @@ class Site:
         def shown() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.stderr.read_text()
-            done = self.cli("status", "--json")
-            return bool(done.stdout) and json.loads(done.stdout)["state"] == state
+            try:
+                return bool(self.status()["state"] == state)
+            except NotRunningError:
+                return False
 
         wait_for(f"{self.address} {state}", shown)
 

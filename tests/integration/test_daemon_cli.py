@@ -296,11 +296,11 @@ def test_a_replicant_is_promoted_when_its_master_is_dead(pair: tuple[Site, Site]
     master, replicant = pair
     assert master.cli("promote", "--yes").stdout.startswith("this site is the master already")
     master.kill()
-    wait_for("the loss is seen", lambda: replicant.json("status")["master"] is None)
+    wait_for("the loss is seen", lambda: replicant.status()["master"] is None)
     asked = replicant.cli("promote")
     assert asked.returncode == 2
     assert "are lost" in asked.stderr
-    assert replicant.json("status")["role"] != "master"
+    assert replicant.status()["role"] != "master"
     done = replicant.cli("promote", "--yes")
     assert done.returncode == 0, done.stderr
     status = replicant.json("status")
