@@ -87,7 +87,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             self._listening = await loop.create_server(
-                lambda: ClientSession(self, self._store),
+                self.connect,
                 address.host or None,
                 address.port,
                 backlog=BACKLOG,
@@ -121,6 +121,10 @@ class Listener:
                 session.abort("the server stops")
             if self._own_auth is not None:
                 self._own_auth.close()
+
+    def connect(self) -> ClientSession:
+        """Make the session of a new connection."""
+        return ClientSession(self, self._store)
 
     # -- called by the sessions
 
