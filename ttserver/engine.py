@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -467,7 +468,7 @@ class Engine:
         policy: AckPolicy | None = None,
         ack_timeout_s: float | None = None,
     ) -> None:
-        """Queue one write for the group commit.
+        """Queue one write for the group commit. *Thread:* any.
 
         Args:
             work: runs on the committer thread, maybe more than once: a pure function of the
@@ -520,6 +521,27 @@ class Engine:
 
         self.submit(work, finish, keys=keys)
         return await done
+
+    def write_from_thread(
+        self, work: Callable[[db.DBTxn], Any], *, keys: Sequence[bytes] = ()
+    ) -> WriteOutcome:
+        """`submit`, and wait for the outcome. *Thread:* any but the loop's and the committer.
+
+        Raises:
+            Refused: this site takes no writes now.
+        """
+        outcomes: list[WriteOutcome] = []
+        # A bare lock is the cheapest thing a thread can sleep on.
+        done = threading.Lock()
+        done.acquire()
+
+        def finish(outcome: WriteOutcome) -> None:
+            outcomes.append(outcome)
+            done.release()
+
+        self.submit(work, finish, keys=keys)
+        done.acquire()
+        return outcomes[0]
 
     def _why_refused(self) -> Refused:
         if self.state == "stop-pending":
