@@ -135,6 +135,8 @@ class Daemon:
         self._control = ControlServer(config.home.socket, operations.handlers())
         self._stop_asked = asyncio.Event()
         self._stopping_since_s = 0.0
+        self._ready = False
+        self._told_state = "none"
         self._changed = asyncio.Event()
         self._engine.on_change.append(self._changed.set)
         self._opening: asyncio.Task[None] | None = None
@@ -233,32 +235,40 @@ class Daemon:
 
     async def _follow_status(self) -> None:
         """Tell the service manager, the log and the journal how the site is."""
-        ready, before = False, "none"
+        told = ""
         while True:
             self._changed.clear()
-            status = self.status()
-            self._notifier.status(one_line(msgspec.to_builtins(status)))
-            if status.state == "running" and not ready:
-                ready = True
-                self._notifier.ready()
-            if status.state != before:
-                log.info(
-                    "state_changed",
-                    before=before,
-                    now=status.state,
-                    role=status.role,
-                    master=status.master,
-                    generation=status.generation,
-                )
-                self._journal.write(
-                    "state_changed", from_=before, to=status.state, why=status.why or status.role
-                )
-                before = status.state
+            try:
+                self._tell(self.status())
+            except Exception as error:
+                # A mistake in what we say about the site must not end the site, nor fill the log.
+                if repr(error) != told:
+                    log.exception("status_failed")
+                told = repr(error)
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._changed.wait()
             except TimeoutError:
                 continue
+
+    def _tell(self, status: Status) -> None:
+        self._notifier.status(one_line(msgspec.to_builtins(status)))
+        if status.state == "running" and not self._ready:
+            self._ready = True
+            self._notifier.ready()
+        before, self._told_state = self._told_state, status.state
+        if status.state == before:
+            return
+        log.info(
+            "state_changed",
+            before=before,
+            now=status.state,
+            role=status.role,
+            master=status.master,
+            generation=status.generation,
+        )
+        why = status.why or status.role
+        self._journal.write("state_changed", from_=before, to=status.state, why=why)
 
     async def _serve_watchdog(self) -> None:
         interval_s = self._notifier.watchdog_interval_s

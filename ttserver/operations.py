@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from storage.passwords import hash_password
-from storage.users import Role, UserRecord, new_record
+from storage.users import Role, UserRecord, is_user_name, new_record
 from ttserver.control import Handler, Send
 from ttserver.control_client import ControlError
 from ttserver.engine import Engine, WriteOutcome
@@ -92,6 +92,8 @@ class Operations:
         """Refuse early what could only be refused after a password was typed."""
         self._must_be_master()
         name, new = _text(request, "name"), bool(request.get("new"))
+        if new and not is_user_name(name):
+            raise _bad_name(name)
         users = self._engine.users
         record = await self._engine.read(lambda txn: users.get(txn, name))
         if new and record is not None:
@@ -142,14 +144,17 @@ class Operations:
         status = self._status_now()
         if not status.read_only:
             return
-        master = status.master
+        if status.master is not None and status.role == "replicant":
+            host = status.master.rpartition(":")[0]
+            raise ControlError(
+                f"users are changed on the master: this site is a replicant of {status.master}",
+                code="READONLY",
+                hint=f"run the same command on {host}",
+            )
         raise ControlError(
-            "users are changed on the master: this site is "
-            + (f"a replicant of {master}" if master else f"{status.role} and knows no master"),
-            code="READONLY",
-            hint=f"run the same command on {master.rpartition(':')[0]}"
-            if master
-            else "wait until there is a master: ttserver status",
+            f"users cannot be changed now: this site is {status.state}, role {status.role}",
+            code="TRYAGAIN",
+            hint="wait until there is a master: ttserver status",
         )
 
 
@@ -162,6 +167,14 @@ def _public(record: UserRecord) -> Mapping[str, object]:
         "disabled": record.disabled,
         "revoked": record.revoked,
     }
+
+
+def _bad_name(name: str) -> ControlError:
+    return ControlError(
+        f"user ID {name[:40]!r} refused: not 1 to 16 letters, digits, `.` and `-`",
+        code="USER_NAME",
+        hint="begin with a letter or a digit, and leave out blanks and accents",
+    )
 
 
 def _text(request: Mapping[str, Any], key: str) -> str:

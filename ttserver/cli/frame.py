@@ -56,7 +56,11 @@ def daemon_of(home: Home) -> Iterator[ControlClient]:
 
 def exit_status(error: BaseException) -> int:
     """Give the exit status of an expected error: 2 for usage and configuration, else 1."""
-    return EXIT_USAGE if isinstance(error, ConfigurationError | ConfigError) else EXIT_FAILED
+    if isinstance(error, ConfigurationError):
+        return EXIT_USAGE
+    # A disk that refuses to be written to is no mistake in a file: trying again may help.
+    wrong = isinstance(error, ConfigError) and error.code != "UNWRITABLE"
+    return EXIT_USAGE if wrong else EXIT_FAILED
 
 
 def print_error(error: BaseException) -> None:
