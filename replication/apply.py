@@ -53,7 +53,7 @@ class Outcomes(Protocol):
     def permanent(self, generation: int, lsn: LSN) -> None:
         """Everything up to `lsn` is applied and flushed: acknowledge it."""
 
-    def answered(self, code: int, eid: int) -> None:
+    def answered(self, code: int) -> None:
         """The library answered DUPMASTER, HOLDELECTION, JOIN_FAILURE, or WOULD_ROLLBACK."""
 
     def sync_message(self, kind: int, record: bytes) -> None:
@@ -236,8 +236,8 @@ class Applier:
                     self._outcomes.broken(eid, error)
                 continue
             except db.DBError as error:
-                if error.args and error.args[0] == WOULD_ROLLBACK:
-                    self._outcomes.answered(WOULD_ROLLBACK, eid)
+                if error.args[0] == WOULD_ROLLBACK:
+                    self._outcomes.answered(WOULD_ROLLBACK)
                 else:
                     self.broken += 1
                     self._outcomes.broken(eid, error)
@@ -257,7 +257,7 @@ class Applier:
                 self._membership_seen = False
                 self._outcomes.membership_logged()
         elif code in (db.DB_REP_DUPMASTER, db.DB_REP_HOLDELECTION, db.DB_REP_JOIN_FAILURE):
-            self._outcomes.answered(code, eid)
+            self._outcomes.answered(code)
 
     def _acknowledge(self) -> None:
         """Flush what was applied since the last time, then acknowledge it."""

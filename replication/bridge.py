@@ -90,7 +90,7 @@ class Bridge:
 
     def send(
         self,
-        env: db.DBEnv,
+        _env: db.DBEnv,
         control: bytes,
         record: bytes,
         lsn: tuple[int, int],

@@ -150,3 +150,23 @@ Effect: TypeAlias = (
     | SaveMemory
     | RoleChanged
 )
+
+
+class Outbox:
+    """Collects effects, in order, until the shell takes them."""
+
+    def __init__(self) -> None:
+        self._effects: list[Effect] = []
+
+    def do(self, effect: Effect) -> None:
+        """Add an effect."""
+        self._effects.append(effect)
+
+    def note(self, event: str, **facts: object) -> None:
+        """Add a line for the journal."""
+        self.do(Note(event, facts))
+
+    def take(self) -> list[Effect]:
+        """Return what is to be done, in order, and forget it."""
+        pending, self._effects = self._effects, []
+        return pending

@@ -15,6 +15,8 @@ Source: Programmer's Reference, "Elections"; the library's repmgr numbers.
 
 from typing import NamedTuple
 
+from replication.effects import Elect, Outbox, RoleChanged
+
 
 class Ballot(NamedTuple):
     """The two numbers of an election."""
@@ -34,3 +36,86 @@ def ballot(members: int, *, two_site_strict: bool, master_just_lost: bool) -> Ba
     nvotes = 1 if members == 2 and not two_site_strict else members // 2 + 1
     nsites = members - 1 if master_just_lost and members > 2 else members
     return Ballot(max(nsites, nvotes), nvotes)
+
+
+class Elections:
+    """When this site calls elections (the library holds them).
+
+    Args:
+        enabled: elections may be called at all.
+        two_site_strict: in a group of two, both votes are needed.
+        retry_s: the pause after one without a result.
+        wait_s: how long to wait for missing sites before looking again.
+        out: where effects go.
+    """
+
+    def __init__(
+        self, *, enabled: bool, two_site_strict: bool, retry_s: float, wait_s: float, out: Outbox
+    ) -> None:
+        self.under_way = False
+        self._enabled = enabled
+        self._strict = two_site_strict
+        self._retry_s = retry_s
+        self._wait_s = wait_s
+        self._out = out
+        self._due_s: float | None = None
+        self._master_just_lost = False
+
+    def call_at(self, when_s: float | None) -> None:
+        """Call one then; None: there is no need of one."""
+        self._due_s = when_s
+
+    def master_lost(self, now_s: float) -> None:
+        """The master's link broke."""
+        self._master_just_lost = True
+        self._due_s = now_s
+
+    def master_found(self) -> None:
+        """There is one."""
+        self._master_just_lost = False
+        self._due_s = None
+
+    def is_due(self, now_s: float) -> bool:
+        """Tell whether it is time to call one."""
+        return (
+            self._enabled
+            and not self.under_way
+            and self._due_s is not None
+            and now_s >= self._due_s
+        )
+
+    def call(self, now_s: float, members: int, connected: int) -> str | None:
+        """Call an election.
+
+        Args:
+            members: sites of the group, this one included.
+            connected: of these, how many votes could come, this one's included.
+
+        Returns:
+            Why it is impossible now, None when it was called.
+        """
+        numbers = ballot(
+            members, two_site_strict=self._strict, master_just_lost=self._master_just_lost
+        )
+        if connected < numbers.nvotes:
+            why = (
+                f"no master: an election needs {numbers.nvotes} of {members} sites, this site"
+                f" reaches {connected}"
+            )
+            self._due_s = now_s + self._wait_s
+            return why
+        self._master_just_lost = False
+        self.under_way = True
+        self._due_s = None
+        self._out.note("election_called", nsites=numbers.nsites, nvotes=numbers.nvotes)
+        self._out.do(Elect(*numbers))
+        self._out.do(RoleChanged())
+        return None
+
+    def over(self, now_s: float, outcome: str, *, again: bool) -> None:
+        """The election call returned."""
+        self.under_way = False
+        self._out.note("election_over", outcome=outcome)
+        if again:
+            self._due_s = now_s + self._retry_s
+        self._out.do(RoleChanged())

@@ -3,75 +3,57 @@
     library threads                      event loop                        other sites
     commit, apply -> Bridge.send ------- (queues of the links) ----------> frames
     Applier <-------------------------- Hub: links, frames <-------------- frames
-    events, answers -------------------> Core: decides -> effects
-    Worker (rep_start, membership) <---- effects
+    events, answers -> Upcalls -------> Core: decides -> effects
+                                          LinkEvents: what other sites say -> Core
+    LibraryWork (rep_start, ...) <------- Performer: does the effects
 
-Everything here runs in the event loop except the methods marked otherwise.
+Here they are made and wired; the clock ticks here; and who serves clients asks here. Everything
+runs in the event loop except the methods marked otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from berkeleydb import db
 
-from replication import acks, bodies, coldstart, effects, gmdb, library, memory, wire
+from replication import bodies, gmdb, library, memory, standing, wire
+from replication.acknowledge import Acknowledger, wants_acks
 from replication.acks import AckTable, SiteAck
-from replication.apply import WOULD_ROLLBACK, Applier
+from replication.apply import Applier
 from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
-from replication.core import Core, Phase, SiteState
+from replication.core import Core, Phase
 from replication.errors import ReplicationError
 from replication.hub import Hub, later
 from replication.journal import Journal
+from replication.library_work import Calls, LibraryWork
 from replication.link import Link
-from replication.membership import Membership
-from replication.messages import AckPolicy, OwnCode, RepType, SiteStatus, StandingFlag
+from replication.link_events import LinkEvents
+from replication.messages import AckPolicy, OwnCode
+from replication.outreach import Outreach
 from replication.peer import LocalSite
-from replication.peer_events import (
-    Ack,
-    Event,
-    Forwarded,
-    Heartbeat,
-    Joined,
-    MembershipShared,
-    ParametersChanged,
-    Rejected,
-    RequestReceived,
-    RequestUnsupported,
-    SiteIdentified,
-    StableLsn,
-    StandingAsked,
-    StandingReceived,
-)
 from replication.pending import Pending, Waiting
-from replication.progress import SyncProgress, parse_list
+from replication.performer import Means, Performer
+from replication.progress import SyncProgress
+from replication.roster import Roster
 from replication.settings import GroupSettings
-from replication.wire import LSN, LSN_ZERO, Frame
-
-T = TypeVar("T")
-log = logging.getLogger(__name__)
+from replication.sync_journal import SyncJournal
+from replication.tasks import Tasks
+from replication.upcalls import SELF_EID, Upcalls
+from replication.wire import LSN, LSN_ZERO
 
 TICK_S = 0.05
-SELF_EID = 1
 MEMORY_SAVE_S = 1.0  # the stable LSN is written at most this often
-JOIN_TIMEOUT_S = 10.0
-PROGRESS_EVERY_S = 1.0
-
-
-class Calls(Protocol):
-    """A thread that runs calls one after the other (storage's Worker)."""
-
-    def submit(self, call: Callable[[], T]) -> Future[T]: ...
 
 
 class Stoppable(Protocol):
+    """A thread of the environment."""
+
     def stop(self) -> None: ...
     def join(self, timeout: float | None = None) -> None: ...
     def is_alive(self) -> bool: ...
@@ -108,7 +90,7 @@ class Hooks:
 
 
 class Manager:
-    """See the module's text.
+    """See the module's text. Made in the event loop that it will run in.
 
     Args:
         settings: the operator's decisions.
@@ -117,7 +99,11 @@ class Manager:
         journal: `$DB_Msg.txt`.
         memory_path: the file beside the environment.
         hooks: whom to tell.
+        new_group_id: random, used if this site creates the group.
         flush_applied: flush before acknowledging as a replicant.
+
+    Raises:
+        ReplicationError: the file beside the environment is damaged.
     """
 
     def __init__(
@@ -136,9 +122,14 @@ class Manager:
         self.journal = journal
         self.hooks = hooks
         self.core: Core
+        self.applier: Applier
         self.table = AckTable(0)
+        self.roster = Roster(self.table)
         self.pending = Pending(
-            self.table, self._site_acks, self._confirm, two_site_strict=settings.two_site_strict
+            self.table,
+            self.roster.sites,
+            hooks.confirmed,
+            two_site_strict=settings.two_site_strict,
         )
         self.bridge = Bridge(
             queue_bytes_max=settings.queue_bytes_max,
@@ -147,8 +138,6 @@ class Manager:
             on_stalled=self._stalled_from_thread,
             on_sync_message=self._sync_sent_from_thread,
         )
-        self.sync_received: SyncProgress | None = None
-        self.sync_sent: dict[int, SyncProgress] = {}
         self.rollbacks = 0
         self.lagging: set[int] = set()
         self.started_s = 0.0
@@ -160,21 +149,18 @@ class Manager:
         self._listen = listen
         self._new_group_id = new_group_id
         self._flush_applied = flush_applied
-        self._loop: asyncio.AbstractEventLoop
+        self._loop = asyncio.get_running_loop()
+        self._syncs = SyncJournal(journal)
+        self._tasks = Tasks(self._loop, self._task_failed, self._perform)
+        self._upcalls: Upcalls | None = None
         self._hub: Hub
-        self._library: Library
+        self._link_events: LinkEvents
+        self._acks: Acknowledger
+        self._performer: Performer
         self._calls: Calls
-        self._votes: Calls
-        self._applier: Applier
-        self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
-        self._requests: dict[int, Link] = {}
-        self._ack_links: tuple[Link, ...] = ()
-        self._ack_file = 0
         self._ran = False
         self._stopping = False
-        self._sites_cache: list[SiteAck] | None = None
-        self._journaled_progress_s = 0.0
         self._stable_sent = LSN_ZERO
         self._log_file_bytes = 0
 
@@ -195,48 +181,92 @@ class Manager:
         Raises:
             ReplicationError: the port cannot be opened, or the membership database is damaged.
         """
-        self._loop = asyncio.get_running_loop()
-        self._library = library_
         self._calls = library_.worker("replication")
-        self._votes = library_.worker("election")
-        env = library_.env
-        self._applier = Applier(
-            env,
-            self,
-            is_choked=self.bridge.is_choked,
-            flush_links=self.bridge.flush,
-            bytes_max=self.settings.apply_bytes_max,
-            flush=self._flush_applied,
-        )
-        library_.adopt(self._applier)
-        self._log_file_bytes = await self._call(env.get_lg_max)
-        held = await self._call(lambda: library.standing(env))
-        members = await self._call(lambda: gmdb.read(env, held.generation))
-        self._applier.applied = held.last_lsn
-        local = self.settings.local
-        own = coldstart.OwnStanding(
-            local,
-            self.settings.priority,
-            held.generation,
-            held.last_lsn,
-            empty=held.last_lsn == LSN_ZERO,
-            has_membership=members is not None and members.is_present(local),
-            creator=self.settings.creator,
-            remembers_group=bool(self._memory.group_id),
-            group_id=self._memory.group_id,
-            stable_lsn=self._memory.stable_lsn,
-        )
-        self.core = Core(self.settings, own, members, self._memory, self._new_group_id)
-        site = LocalSite(
-            local.host, local.port, self.settings.priority, int(self.settings.ack_policy)
-        )
-        self._hub = Hub(self._loop, site, self._listen, self)
+        held = await self._make_core(library_.env)
+        self._wire(library_)
+        self.applier.applied = held.last_lsn
         await self._hub.start()
-        self._applier.start()
+        self.applier.start()
         self.started_s = self._loop.time()
         self.core.start(self.started_s)
         self._perform()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
+
+    async def _make_core(self, env: db.DBEnv) -> library.LogStanding:
+        """Read what this site holds."""
+
+        def read() -> tuple[int, library.LogStanding]:
+            return env.get_lg_max(), library.standing(env)
+
+        self._log_file_bytes, held = await asyncio.wrap_future(self._calls.submit(read))
+        members = await asyncio.wrap_future(
+            self._calls.submit(lambda: gmdb.read(env, held.generation))
+        )
+        own = standing.at_start(self.settings, held, members, self._memory)
+        self.core = Core(self.settings, own, members, self._memory, self._new_group_id)
+        return held
+
+    def _wire(self, library_: Library) -> None:
+        """Make the parts and tie them together."""
+        env, settings, loop = library_.env, self.settings, self._loop
+        local = settings.local
+        self._acks = Acknowledger(self._ready_links)
+        upcalls = Upcalls(
+            loop,
+            env,
+            self.core,
+            self.journal,
+            self._syncs,
+            self._acks,
+            self._tasks,
+            self.hooks.handles_died,
+            self.hooks.panicked,
+        )
+        self.applier = Applier(
+            env,
+            upcalls,
+            is_choked=self.bridge.is_choked,
+            flush_links=self.bridge.flush,
+            bytes_max=settings.apply_bytes_max,
+            flush=self._flush_applied,
+        )
+        library_.adopt(self.applier)
+        self._link_events = LinkEvents(
+            loop,
+            self.core,
+            self.table,
+            self.applier,
+            self.journal,
+            self.standing,
+            self._acked,
+            self._wiped,
+        )
+        site = LocalSite(local.host, local.port, settings.priority, int(settings.ack_policy))
+        self._hub = Hub(loop, site, self._listen, self._link_events)
+        work = LibraryWork(
+            env,
+            self._calls,
+            library_.worker("election"),
+            self.core,
+            self.journal,
+            self._became_master,
+            upcalls.broken,
+        )
+        outreach = Outreach(loop, self._hub, self.core)
+        means = Means(
+            self._hub,
+            self.bridge,
+            self.journal,
+            outreach,
+            work,
+            self._tasks,
+            self.standing,
+            self._save_memory,
+        )
+        self._performer = Performer(self.core, means, self._changed)
+        self._link_events.attach(self._hub, self._performer)
+        upcalls.attach(self._hub, self.applier, work, self._performer)
+        self._upcalls = upcalls
 
     async def stop(self) -> None:
         """Close all links and end all tasks; the environment's threads are its owner's to stop."""
@@ -244,10 +274,9 @@ class Manager:
         if self._ticker is not None:
             self._ticker.cancel()
         self.pending.fail_all("the site is stopping")
+        self._link_events.stop()
         self._hub.stop()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         memory.save(self._memory_path, self.core.memory)
 
     # -- what others ask -----------------------------------------------------------------------
@@ -282,7 +311,7 @@ class Manager:
         """Where the master serves clients, as far as it told."""
         if self.core.is_master:
             return self._clients
-        state = self.core.sites.get(self.core.master) if self.core.master else None
+        state = self.core.sites.get(self.core.master)
         return state.standing.clients if state and state.standing else None
 
     @property
@@ -292,11 +321,12 @@ class Manager:
     @property
     def applied(self) -> LSN:
         """The last permanent LSN here: written as master, or applied and flushed."""
-        return self.bridge.last_permanent if self.core.is_master else self._applier.applied
+        return self.bridge.last_permanent if self.core.is_master else self.applier.applied
 
     @property
-    def applier(self) -> Applier:
-        return self._applier
+    def sync_received(self) -> SyncProgress | None:
+        """The initial sync that this site receives, or received last."""
+        return self._syncs.received
 
     def confirm(
         self,
@@ -315,20 +345,16 @@ class Manager:
 
     def acked_by(self, lsn: LSN) -> int:
         """How many other sites acknowledged this LSN."""
-        return sum(1 for site in self._site_acks() if site.acked and site.acked >= lsn)
+        return self.roster.acked_by(lsn)
 
     def connected_acking(self) -> int:
         """How many members could acknowledge now."""
-        return sum(1 for site in self._site_acks() if site.connected and site.counts)
+        return self.roster.acking()
 
     def oldest_needed_log(self) -> int | None:
         """The first log file that a member may still need; None: keep all. *Thread:* any."""
-        files = []
-        for site in self._site_acks():
-            if site.acked is None:
-                return None
-            files.append(site.acked.file)
-        return min(files, default=self.bridge.last_permanent.file or None)
+        oldest = self.roster.oldest_log()
+        return self.bridge.last_permanent.file or None if oldest == 0 else oldest
 
     def now_s(self) -> float:
         """The loop's clock, which all times here are of."""
@@ -336,21 +362,21 @@ class Manager:
 
     def silent_s(self) -> float | None:
         """Seconds since anything came from a master; None for never."""
-        heard_s = self.core.master_heard_s
+        heard_s = self.core.heartbeats.master_heard_s
         return None if heard_s is None else max(0.0, self._loop.time() - heard_s)
 
     def lag(self) -> tuple[int | None, float | None]:
         """How far this site is behind its master: bytes of log, seconds; None while unknown."""
         if self.core.is_master:
             return 0, 0.0
-        ahead = self.core.master_lsn
+        ahead = self.core.heartbeats.master_lsn
         if ahead is None or self.core.master_link is None:
             return None, self.silent_s()
-        behind = self._applier.applied
+        behind = self.applier.applied
         if behind >= ahead:
             return 0, 0.0
         files = (ahead.file - behind.file) * self._log_file_bytes
-        since_s = self.core.behind_since_s
+        since_s = self.core.heartbeats.behind_since_s
         lag_s = 0.0 if since_s is None else self._loop.time() - since_s
         return files + ahead.offset - behind.offset, round(lag_s, 3)
 
@@ -375,20 +401,18 @@ class Manager:
 
     def site_acks(self) -> Sequence[SiteAck]:
         """The other members as the ack policies see them."""
-        return self._site_acks()
+        return self.roster.sites()
+
+    def standing(self) -> Standing:
+        """What this site says of itself to another ttserver site."""
+        return standing.describe(self.core, self.applied, self.pending.stable, self._clients)
 
     # -- the clock -----------------------------------------------------------------------------
 
     def _tick(self) -> None:
         now_s = self._loop.time()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
-        for link in self._hub.links():
-            state = self.core.links.get(link.number)
-            if state is not None and link.bytes_in != state.bytes_in:
-                state.bytes_in, state.heard_s = link.bytes_in, now_s
-                state.site.heard_s = now_s
-                if state is self.core.master_link:
-                    self.core.master_heard_s = now_s
+        self._note_heard(now_s)
         # The bridge's clock is time.monotonic, as is the loop's.
         self.core.tick(now_s, self.bridge.last_broadcast_s)
         self.pending.expire(now_s)
@@ -399,9 +423,19 @@ class Manager:
                 self.hooks.role_changed()
         self._send_stable()
         self._keep_memory(now_s)
-        self._journal_progress(now_s)
+        self._syncs.tick(now_s, self.core.sites, syncing=self.core.syncing)
         self.bridge.flush()
         self._perform()
+
+    def _note_heard(self, now_s: float) -> None:
+        """Any byte is a sign of life."""
+        for link in self._hub.links():
+            state = self.core.sites.links.get(link.number)
+            if state is not None and link.bytes_in != state.bytes_in:
+                state.bytes_in, state.heard_s = link.bytes_in, now_s
+                state.site.heard_s = now_s
+                if state is self.core.master_link:
+                    self.core.heartbeats.master_heard_s = now_s
 
     def _send_stable(self) -> None:
         if not self.core.is_master or self.pending.stable <= self._stable_sent:
@@ -423,646 +457,83 @@ class Manager:
         self._memory_saved_s = self._loop.time()
         self._calls.submit(lambda: memory.save(self._memory_path, kept))
 
-    # -- effects -------------------------------------------------------------------------------
+    # -- changes -------------------------------------------------------------------------------
 
     def _perform(self) -> None:
-        """Do what the core decided; things it decides meanwhile are done as well."""
-        changed = False
-        while pending := self.core.take():
-            for effect in pending:
-                changed = self._do(effect) or changed
-        if changed:
-            self._update_links()
-            self.hooks.role_changed()
+        self._performer.run()
 
-    def _do(self, effect: effects.Effect) -> bool:
-        """Do one thing; True when roles or links changed."""
-        match effect:
-            case effects.Note(event, facts):
-                self.journal.write(event, **facts)
-                log.info("replication %s %s", event, facts)
-            case effects.Probe(address, timeout_s):
-                self._spawn(self._probe(address, timeout_s))
-            case effects.Join(address):
-                self._spawn(self._join(address))
-            case effects.Dial(address):
-                self._spawn(self._dial(address))
-            case effects.CloseLink(number, reason):
-                if (link := self._hub.link(number)) is not None:
-                    link.close(reason)
-            case effects.ReleaseLink(number):
-                self._release(number)
-                return True
-            case effects.SendOwn(number, code, body):
-                if (link := self._hub.link(number)) is not None:
-                    link.write(wire.encode_own(code, body))
-            case effects.SendStanding(number):
-                if (link := self._hub.link(number)) is not None:
-                    body = bodies.encode_standing(self.standing())
-                    link.write(wire.encode_own(OwnCode.SITE_STANDING, body))
-            case effects.SendHeartbeat():
-                generation, lsn = self.core.generation, self.bridge.last_permanent
-                self.bridge.broadcast(wire.encode_heartbeat(generation, lsn))
-            case effects.SaveMemory(kept):
-                self._save_memory(kept)
-            case effects.Answer(request, code, body):
-                if (link := self._requests.pop(request, None)) is not None and not link.is_closed:
-                    link.peer.answer(OwnCode(code), body)
-                    link.send_machine_output()
-            case effects.RoleChanged():
-                return True
-            case _:
-                self._do_in_library(effect)
-        return False
-
-    def _do_in_library(self, effect: effects.Effect) -> None:
-        env = self._library.env
-        match effect:
-            case effects.StartClient():
-                self._spawn(self._start_client())
-            case effects.StartMaster(generation_above):
-                self._spawn(self._start_master(generation_above))
-            case effects.Elect(nsites, nvotes):
-                self._spawn(self._elect(nsites, nvotes))
-            case effects.LoadMembership():
-                self._spawn(self._load_membership())
-            case effects.ChangeMembership(steps, request):
-                self._spawn(self._change_membership(env, steps, request))
-            case _:
-                raise AssertionError(f"no way to do {effect}")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        if self._stopping:
-            work.close()
-            return
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A bug of ours: said loudly, and the manager goes on.
-            log.error("replication_task_failed", exc_info=error)
-            self.journal.write("alarm_raised", alarm="internal error", why=repr(error), hint="-")
-        if not self._stopping:
-            self._perform()
-
-    async def _call(self, call: Callable[[], T]) -> T:
-        return await asyncio.wrap_future(self._calls.submit(call))
-
-    async def _probe(self, address: SiteAddress, timeout_s: float) -> None:
-        try:
-            event = await self._hub.ask(address, OwnCode.SITE_QUERY, timeout_s)
-        except ReplicationError as error:
-            answer = coldstart.Answer(address, reason=str(error))
-        else:
-            match event:
-                case StandingReceived(standing):
-                    answer = coldstart.Answer(address, standing)
-                case RequestUnsupported():
-                    answer = coldstart.Answer(address, native=True, reason="a native site")
-                case _:
-                    answer = coldstart.Answer(address, reason="it gave no answer")
-        self.core.probe_done(self._loop.time(), answer)
-
-    async def _join(self, address: SiteAddress) -> None:
-        try:
-            event = await self._hub.ask(address, OwnCode.JOIN_REQUEST, JOIN_TIMEOUT_S)
-        except ReplicationError as error:
-            self.core.join_failed(self._loop.time(), str(error))
-            return
-        match event:
-            case Joined(sites):
-                self.core.joined(self._loop.time(), Membership.from_list(sites))
-            case Forwarded(to, generation):
-                self.core.join_forwarded(self._loop.time(), to, generation)
-            case _:
-                self.core.join_failed(self._loop.time(), f"{address} is not master and knows none")
-
-    async def _dial(self, address: SiteAddress) -> None:
-        try:
-            await self._hub.dial(address)
-        except ReplicationError as error:
-            self.core.dial_failed(self._loop.time(), address, str(error))
-
-    async def _start_client(self) -> None:
-        env = self._library.env
-        try:
-            await self._call(lambda: library.start_client(env))
-        except db.DBError as error:
-            self.broken(0, error)
-
-    async def _start_master(self, generation_above: int) -> None:
-        env = self._library.env
-        repeated = self.core.is_master
-        try:
-            generation = await self._call(lambda: library.start_master(env, generation_above))
-        except db.DBError as error:
-            self.core.takeover_failed(self._loop.time(), str(error.args[-1]))
-            return
-        if repeated:
-            return
-        self.table.start_generation(generation)
+    def _changed(self) -> None:
+        """Roles or links are others now."""
+        self._route()
+        self.roster.rebuild(self.core)
         self.pending.sites_changed()
-        self._stable_sent = LSN_ZERO
-        held = await self._call(lambda: library.standing(env))
-        self.bridge.last_permanent = max(self.bridge.last_permanent, held.last_lsn)
-        self.core.became_master(generation)
+        self.hooks.role_changed()
 
-    async def _elect(self, nsites: int, nvotes: int) -> None:
-        env = self._library.env
-        outcome = await asyncio.wrap_future(
-            self._votes.submit(lambda: library.elect(env, nsites, nvotes))
-        )
-        self.core.election_over(self._loop.time(), outcome)
-
-    async def _load_membership(self) -> None:
-        env, generation = self._library.env, self.core.generation
-        try:
-            members = await self._call(lambda: gmdb.read(env, generation))
-        except (ReplicationError, db.DBError) as error:
-            self.journal.write("membership_change_failed", reason=str(error))
-            return
-        self.core.membership_loaded(self._loop.time(), members)
-
-    async def _change_membership(
-        self, env: db.DBEnv, steps: tuple[Membership, ...], request: int | None
-    ) -> None:
-        generation = self.core.generation
-        try:
-            members = await self._call(lambda: gmdb.write(env, steps, generation))
-        except (ReplicationError, db.DBError) as error:
-            self.core.membership_failed(request, str(error))
-        else:
-            self.core.membership_changed(members, request)
-
-    # -- links ---------------------------------------------------------------------------------
-
-    def standing(self) -> Standing:
-        """What this site says of itself to another ttserver site."""
-        core = self.core
-        flags = StandingFlag(0)
-        if core.complete:
-            flags |= StandingFlag.COMPLETE_COPY
-        if core.is_master:
-            flags |= StandingFlag.MASTER
-        if self._is_empty():
-            flags |= StandingFlag.EMPTY
-        if self.settings.creator:
-            flags |= StandingFlag.GROUP_CREATOR
-        if core.membership is not None and core.own.has_membership:
-            flags |= StandingFlag.HAS_MEMBERSHIP
-        version, generation = core.rejection
-        return Standing(
-            max(core.generation, core.memory.generation),
-            max(self.applied, core.own.last_lsn),
-            max(core.memory.stable_lsn, self.pending.stable),
-            self.settings.priority,
-            int(flags),
-            version,
-            generation,
-            None,
-            core.master,
-            core.memory.group_id,
-            self._clients,
-        )
-
-    def _is_empty(self) -> bool:
-        return self.core.own.empty and not self.core.complete
-
-    def _release(self, number: int) -> None:
-        link = self._hub.link(number)
-        state = self.core.links.get(number)
-        if link is None or state is None:
-            return
-        link.eid = state.site.eid
-        self._hub.release(link)
-
-    def _update_links(self) -> None:
-        """Route each site's messages to its first released link, and acks to the master."""
+    def _route(self) -> None:
+        """Each site's messages go to its first released link, acks to the master."""
         for state in self.core.sites.values():
             chosen = state.link
             self.bridge.set_link(state.eid, self._hub.link(chosen.number) if chosen else None)
-        self._sites_cache = None
-        self.pending.sites_changed()
-        master = self.core.sites.get(self.core.master) if self.core.master else None
-        links = []
-        if master is not None and self._master_wants_acks(master):
-            links = [self._hub.link(link.number) for link in master.links if link.released]
-        before = self._ack_links
-        self._ack_links = tuple(link for link in links if link is not None)
-        if self._ack_links and self._ack_links != before and self._applier.applied != LSN_ZERO:
+        if self._acks.route(self._ack_links()) and self.applier.applied != LSN_ZERO:
             # What was applied before the link was known to be the master's, said now.
-            self._send_ack(self.core.generation, self._applier.applied)
+            self._acks.send(self.core.generation, self.applier.applied)
 
-    def _master_wants_acks(self, master: SiteState) -> bool:
-        link = master.link
-        remote = self._hub.link(link.number) if link else None
-        if remote is None or remote.peer.remote is None:
-            return True
-        policy = remote.peer.remote.ack_policy
-        if policy == AckPolicy.NONE:
-            return False
-        peers = (AckPolicy.ALL_PEERS, AckPolicy.ONE_PEER, AckPolicy.QUORUM)
-        # A ttserver master counts who has what for retention and WAIT, so it gets all acks.
-        return not (remote.peer.remote.native and self.settings.priority == 0 and policy in peers)
+    def _ack_links(self) -> list[Link]:
+        master = self.core.sites.get(self.core.master)
+        if master is None:
+            return []
+        first = self._hub.link(master.link.number) if master.link else None
+        if first is not None and not wants_acks(first, self.settings.priority):
+            return []
+        links = (self._hub.link(link.number) for link in master.links if link.released)
+        return [link for link in links if link is not None]
 
-    def admits(self, site: SiteIdentified) -> bool:
-        """Hub: whether the site that dialled in is a member."""
-        return self.core.admits(site.address)
-
-    def rejection(self) -> tuple[int, int]:
-        """Hub: what a site is told that is no member."""
-        return self.core.rejection
-
-    def ready(self, link: Link, site: SiteIdentified, *, outgoing: bool) -> None:
-        """Hub: a link finished its handshake."""
-        self.journal.write("version_agreed", site=site.address, version=4)
-        self.core.link_ready(
-            self._loop.time(),
-            link.number,
-            site.address,
-            outgoing=outgoing,
-            native=site.native,
-            electable=site.electable,
-            subordinate=site.subordinate,
-            priority=site.priority,
-        )
-        if self.core.is_present(site.address):
-            version, generation = self.core.rejection
-            self.journal.write(
-                "member_confirmed",
-                site=site.address,
-                members=len(self.core.members()) + 1,
-                version=version,
-            )
-        self._perform()
-
-    def event(self, link: Link, event: Event) -> None:
-        """Hub: a ready link said something that is no replication message."""
-        now_s = self._loop.time()
-        match event:
-            case Ack(generation, lsn):
-                if link.eid and self.table.record(link.eid, generation, lsn):
-                    self._acked(link.eid, lsn)
-                return
-            case Heartbeat(generation, lsn):
-                self.core.heartbeat(now_s, link.number, generation, lsn, self._applier.applied)
-            case StableLsn(generation, lsn):
-                if generation == self.core.generation:
-                    self.core.stable(lsn)
-                return
-            case StandingReceived(standing):
-                self._on_standing(link, standing)
-            case StandingAsked():
-                body = bodies.encode_standing(self.standing())
-                link.write(wire.encode_own(OwnCode.SITE_STANDING, body))
-            case MembershipShared(sites):
-                self.core.membership_shared(Membership.from_list(sites))
-            case ParametersChanged(_, electable):
-                self.core.parameters_changed(link.number, electable=electable)
-            case Rejected(version, generation):
-                state = self.core.links.get(link.number)
-                if state is not None:
-                    self.core.rejected(now_s, state.site.address, version, generation)
-            case _:
-                log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
-        self._perform()
-
-    def _on_standing(self, link: Link, standing: Standing) -> None:
-        state = self.core.links.get(link.number)
-        if state is not None:
-            self.journal.write(
-                "generation_confirmed",
-                site=state.site.address,
-                generation=standing.generation,
-                lsn=standing.last_lsn,
-            )
-            acked = self.table.acked(state.site.eid)
-            if acked is not None and standing.last_lsn < acked:
-                self.table.forget(state.site.eid)  # wiped: it no longer has what it acknowledged
-        self.core.standing(self._loop.time(), link.number, standing)
+    def _became_master(self, generation: int, last: LSN) -> None:
+        self.table.start_generation(generation)
+        self.roster.rebuild(self.core)
+        self.pending.sites_changed()
+        self._stable_sent = LSN_ZERO
+        self.bridge.last_permanent = max(self.bridge.last_permanent, last)
 
     def _acked(self, eid: int, lsn: LSN) -> None:
-        cache = self._sites_cache
-        if cache is not None:
-            for at, site in enumerate(cache):
-                if site.eid == eid:
-                    cache[at] = replace(site, acked=lsn)
+        self.roster.acked(eid, lsn)
         self.lagging.discard(eid)
         self.pending.acked()
         self.hooks.acked()
 
-    def frames(self, link: Link, frames: Sequence[Frame], size: int) -> None:
-        """Hub: replication messages of a released link."""
-        if not (self.core.client_started or self.core.is_master):
-            return  # the library takes none before it has a role; they are asked for again
-        if self._applier.put(link.eid, frames, size):
-            for each in self._hub.links():
-                each.pause_reading()
+    def _wiped(self, eid: int) -> None:
+        self.table.forget(eid)
+        self.roster.rebuild(self.core)
 
-    def request(self, link: Link, request: RequestReceived) -> None:
-        """Hub: a one-shot request."""
-        match request.code:
-            case OwnCode.SITE_QUERY:
-                link.peer.answer(OwnCode.SITE_STANDING, bodies.encode_standing(self.standing()))
-            case OwnCode.JOIN_REQUEST:
-                self._requests[link.number] = link
-                self.core.join_asked(link.number, request.site.address)
-                self._perform()
-            case _:
-                link.peer.answer(OwnCode.GM_FAILURE)
+    def _ready_links(self) -> Sequence[Link]:
+        return self._hub.links()
 
-    def closed(self, link: Link, reason: str) -> None:
-        """Hub: a link that was ready is gone."""
-        if self._stopping:
-            return
-        self.core.link_closed(self._loop.time(), link.number, reason)
-        self._perform()
-
-    def refused(self, where: str, reason: str, code: str) -> None:
-        """Hub: a caller was turned away."""
-        if code.startswith("mixup"):
-            self.journal.write("wrong_port", from_=where, spoke=reason)
-        else:
-            self.journal.write("connection_refused", from_=where, reason=reason)
-        log.warning("replication_connection_refused from=%s reason=%s", where, reason)
-
-    # -- acks ----------------------------------------------------------------------------------
-
-    def _site_acks(self) -> list[SiteAck]:
-        cache = self._sites_cache
-        if cache is None:
-            cache = self._sites_cache = self._build_site_acks()
-        return cache
-
-    def _build_site_acks(self) -> list[SiteAck]:
-        members = self.core.membership
-        if members is None:
-            return []
-        result = []
-        for member in members.others(self.settings.local):
-            state = self.core.site(member.address)
-            connected = state.link is not None
-            known = connected or state.standing is not None
-            known = known or member.address in self.core.memory.priorities
-            electable = (
-                state.electable
-                if connected or state.standing
-                else (self.core.memory.priorities.get(member.address, 0) > 0)
-            )
-            result.append(
-                SiteAck(
-                    state.eid,
-                    electable if known else None,
-                    connected,
-                    self.table.acked(state.eid),
-                    SiteStatus(member.status),
-                    str(member.address),
-                )
-            )
-        return result
-
-    def _confirm(self, token: Any, shortfall: str | None) -> None:
-        self.hooks.confirmed(token, shortfall)
+    def _task_failed(self, error: BaseException) -> None:
+        self.journal.write("alarm_raised", alarm="internal error", why=repr(error), hint="-")
 
     # -- called by library threads -------------------------------------------------------------
 
-    def _library_event(self, env: db.DBEnv, what: int, argument: Any = None) -> None:
+    def _library_event(self, _env: db.DBEnv, what: int, argument: Any = None) -> None:
         """The library's event callback. *Thread:* any; it must not call the library."""
         later(self._loop, self._on_library_event, what, argument)
+
+    def _on_library_event(self, what: int, argument: Any) -> None:
+        if self._upcalls is not None and not self._stopping:
+            self._upcalls.library_event(what, argument)
+
+    def _sync_sent_from_thread(self, eid: int, kind: int, record: bytes) -> None:
+        if self._upcalls is not None:
+            self._upcalls.sync_sent(eid, kind, record)
 
     def _stalled_from_thread(self, link: Link, over_s: float) -> None:
         later(self._loop, self._on_stalled, link, over_s)
 
-    def _sync_sent_from_thread(self, eid: int, kind: int, record: bytes) -> None:
-        if kind == RepType.PAGE:
-            progress = self.sync_sent.get(eid)
-            if progress is not None:
-                progress.page(len(record))
-        elif kind == RepType.UPDATE_REQ:
-            later(self._loop, self._on_sync_needed)
-        else:
-            later(self._loop, self._on_file_list_sent, record)
-
-    def permanent(self, generation: int, lsn: LSN) -> None:
-        """Applier: acknowledge. *Thread:* apply."""
-        self._send_ack(generation, lsn)
-
-    def _send_ack(self, generation: int, lsn: LSN) -> None:
-        frame = wire.encode_ack(generation, lsn)
-        links: Sequence[Link] = self._ack_links
-        if lsn.file > self._ack_file:
-            # A new log file: every site learns it, for its own decision which logs may go.
-            self._ack_file = lsn.file
-            links = [link for link in self._hub.links() if link.released] or links
-        for link in links:
-            link.write(frame)
-
-    def answered(self, code: int, eid: int) -> None:
-        """Applier: what the library answered. *Thread:* apply."""
-        later(self._loop, self._on_answered, code)
-
-    def sync_message(self, kind: int, record: bytes) -> None:
-        """Applier: a page or a file list came. *Thread:* apply."""
-        if kind == RepType.PAGE:
-            if self.sync_received is not None:
-                self.sync_received.page(len(record))
-        else:
-            later(self._loop, self._on_file_list, record)
-
-    def membership_logged(self) -> None:
-        """Applier: a native master changed the membership. *Thread:* apply."""
-        later(self._loop, self._reload_membership)
-
-    def broken(self, eid: int, error: Exception) -> None:
-        """Applier: a message could not be processed. *Thread:* apply."""
-        if isinstance(error, db.DBRunRecoveryError):
-            self.hooks.panicked(error)
-        later(self._loop, self._on_broken, eid, error)
-
-    def room(self) -> None:
-        """Applier: the queue is short again. *Thread:* apply."""
-        later(self._loop, self._on_room)
-
-    # -- and what they mean, in the loop -------------------------------------------------------
-
-    def _on_room(self) -> None:
-        for link in self._hub.links():
-            link.resume_reading()
-
     def _on_stalled(self, link: Link, over_s: float) -> None:
-        state = self.core.links.get(link.number)
+        state = self.core.sites.links.get(link.number)
         if state is not None:
-            facts = {"site": state.site.address, "queued_bytes": link.queued_bytes}
-            self.journal.write("link_stalled", **facts)
-            self.journal.write(
-                "site_lagging",
-                site=state.site.address,
-                reason=f"it took no data for {over_s:.1f} s",
-            )
-            self.lagging.add(state.site.eid)
+            site = state.site
+            self.journal.write("link_stalled", site=site.address, queued_bytes=link.queued_bytes)
+            reason = f"it took no data for {over_s:.1f} s"
+            self.journal.write("site_lagging", site=site.address, reason=reason)
+            self.lagging.add(site.eid)
         link.abort(f"its queue was full for {over_s:.1f} s; it catches up from the log")
-
-    def _on_broken(self, eid: int, error: Exception) -> None:
-        log.error("replication_message_failed eid=%s error=%r", eid, error)
-        self.journal.write("alarm_raised", alarm="message not processed", why=repr(error), hint="-")
-
-    def _on_answered(self, code: int) -> None:
-        now_s = self._loop.time()
-        match code:
-            case db.DB_REP_HOLDELECTION:
-                self.core.election_wanted(now_s)
-            case db.DB_REP_DUPMASTER:
-                self.core.duplicate_master(now_s)
-            case db.DB_REP_JOIN_FAILURE:
-                self.core.join_failure(now_s)
-            case _:
-                assert code == WOULD_ROLLBACK, "the applier passes on no other answer"
-                self.journal.write("alarm_raised", alarm="rollback", why="-", hint="-")
-        self._perform()
-
-    def _on_library_event(self, what: int, argument: Any) -> None:
-        if self._stopping:
-            return
-        now_s = self._loop.time()
-        match what:
-            case db.DB_EVENT_REP_NEWMASTER:
-                self._spawn(self._new_master(int(argument)))
-            case db.DB_EVENT_REP_STARTUPDONE:
-                self._spawn(self._startup_done())
-            case db.DB_EVENT_REP_ELECTED:
-                self.core.elected()
-            case db.DB_EVENT_REP_INIT_DONE:
-                self.hooks.handles_died()
-                self._reload_membership()
-            case db.DB_EVENT_REP_DUPMASTER:
-                self.core.duplicate_master(now_s)
-            case db.DB_EVENT_REP_JOIN_FAILURE:
-                self.core.join_failure(now_s)
-            case db.DB_EVENT_PANIC:
-                self.hooks.panicked(ReplicationError("panic", code="panic", hint="-"))
-            case _:
-                log.debug("library_event what=%s", what)
-        self._perform()
-
-    async def _startup_done(self) -> None:
-        """The replicant is in step; what came without a permanent record is acknowledged now."""
-        env = self._library.env
-        reached = await self._call(lambda: library.flushed_position(env))
-        self._sync_received_done()
-        self.core.startup_finished()
-        self.hooks.handles_died()
-        if reached > self._applier.applied:
-            self._applier.applied = reached
-            self._send_ack(self.core.generation, reached)
-
-    async def _new_master(self, eid: int) -> None:
-        env = self._library.env
-        generation = await self._call(lambda: env.rep_stat()["gen"])
-        if eid != SELF_EID:
-            self.core.new_master(self._loop.time(), eid, generation)
-
-    def _reload_membership(self) -> None:
-        self._spawn(self._load_membership())
-
-    # -- progress of initial syncs -------------------------------------------------------------
-
-    def _on_sync_needed(self) -> None:
-        """This site asked for a file list: internal initialisation begins."""
-        self.core.sync_started()
-        self._perform()
-
-    def _on_file_list(self, record: bytes) -> None:
-        if not self.core.syncing:
-            return  # the list goes to every site; this one was for another
-        files = tuple(parse_list(record))
-        self.sync_received = SyncProgress(self._loop.time(), files)
-        self.journal.write(
-            "sync_receive_started",
-            master=self.core.master,
-            files=len(files),
-            pages=self.sync_received.pages_total,
-            bytes=self.sync_received.bytes_total,
-        )
-
-    def _on_file_list_sent(self, record: bytes) -> None:
-        files = tuple(parse_list(record))
-        now_s = self._loop.time()
-        for state in self.core.sites.values():
-            # The list is broadcast; who takes pages after it is the one that syncs.
-            if state.link is not None:
-                self.sync_sent[state.eid] = SyncProgress(now_s, files)
-
-    def _journal_progress(self, now_s: float) -> None:
-        if now_s - self._journaled_progress_s < PROGRESS_EVERY_S:
-            return
-        self._journaled_progress_s = now_s
-        received = self.sync_received
-        if received is not None and not received.finished and self.core.syncing:
-            self.journal.write(
-                "sync_receive_progress",
-                pages=received.pages_done,
-                pages_total=received.pages_total,
-                bytes=received.bytes_done,
-                percent=_percent(received),
-                eta_s=received.eta_s(now_s),
-            )
-        self._journal_sent()
-
-    def _journal_sent(self) -> None:
-        for eid, sent in list(self.sync_sent.items()):
-            if not sent.pages_done or sent.finished:
-                continue
-            site = self.core.by_eid[eid].address
-            if not sent.announced:
-                sent.announced = True
-                self.journal.write(
-                    "sync_send_started",
-                    site=site,
-                    files=len(sent.files),
-                    pages=sent.pages_total,
-                    bytes=sent.bytes_total,
-                )
-            facts: dict[str, object] = {"site": site}
-            if sent.pages_done >= sent.pages_total:
-                sent.finished = True
-                self.journal.write(
-                    "sync_send_finished",
-                    **facts,
-                    files=len(sent.files),
-                    pages=sent.pages_done,
-                    bytes=sent.bytes_done,
-                    seconds=self._loop.time() - sent.started_s,
-                )
-            else:
-                self.journal.write(
-                    "sync_send_progress",
-                    **facts,
-                    pages=sent.pages_done,
-                    pages_total=sent.pages_total,
-                    bytes=sent.bytes_done,
-                    percent=_percent(sent),
-                )
-
-    def _sync_received_done(self) -> None:
-        received = self.sync_received
-        if received is None or received.finished:
-            return
-        received.finished = True
-        self.journal.write(
-            "sync_receive_finished",
-            files=len(received.files),
-            pages=received.pages_done,
-            bytes=received.bytes_done,
-            seconds=self._loop.time() - received.started_s,
-        )
-
-
-def _percent(progress: SyncProgress) -> int:
-    total = progress.pages_total
-    return min(100, 100 * progress.pages_done // total) if total else 0
-
-
-__all__ = ["Hooks", "Manager", "acks"]

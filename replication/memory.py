@@ -91,4 +91,4 @@ def save(path: Path, memory: Memory) -> None:
         file.write(msgspec.json.format(msgspec.json.encode(shape)))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)

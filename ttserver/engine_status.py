@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from replication.core import SiteState
+from replication.sites import SiteState
 from replication.wire import LSN
 from ttserver import __version__
 from ttserver.status import SiteStatus, Status, SyncStatus

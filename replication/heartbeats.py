@@ -1,0 +1,76 @@
+"""Signs of life between a master and its replicants (no I/O).
+
+A master sends a heartbeat when it broadcast nothing for a while. A replicant that heard one on a
+link takes silence there for the master's death; and when heartbeats name an LSN that it does not
+reach although nothing else comes, a message was lost at the end of the log.
+"""
+
+from replication import effects
+from replication.effects import Outbox
+from replication.sites import LinkState
+from replication.wire import LSN
+
+GAP_SILENCE_S = 0.5  # behind a heartbeat's LSN without progress for so long: look for the gap
+
+
+class Heartbeats:
+    """See the module's text.
+
+    Args:
+        send_s: broadcast silence after which a master sends one; 0 for never.
+        monitor_s: silence after which a monitored master counts as lost; 0 for never.
+        out: where effects go.
+    """
+
+    def __init__(self, send_s: float, monitor_s: float, out: Outbox) -> None:
+        self.master_heard_s: float | None = None
+        self.master_lsn: LSN | None = None
+        self.behind_since_s: float | None = None
+        self._send_s = send_s
+        self._monitor_s = monitor_s
+        self._out = out
+        self._sent_s = 0.0
+        self._stuck: tuple[float, LSN] | None = None
+
+    def new_master(self) -> None:
+        """What was suspected of the old one is void."""
+        self._stuck = None
+
+    def heard(
+        self, now_s: float, lsn: LSN, applied: LSN, *, same_generation: bool, syncing: bool
+    ) -> None:
+        """A master's heartbeat came.
+
+        Args:
+            lsn: its last permanent record.
+            applied: what was applied here.
+        """
+        self.master_lsn = lsn
+        if lsn <= applied:
+            self.behind_since_s = None
+        elif self.behind_since_s is None:
+            self.behind_since_s = now_s
+        if not same_generation or lsn <= applied:
+            self._stuck = None
+        elif self._stuck is None or applied > self._stuck[1]:
+            self._stuck = (now_s, applied)
+        elif now_s - self._stuck[0] >= GAP_SILENCE_S and not syncing:
+            self._stuck = (now_s, applied)
+            self._out.note("gap_suspected", master_lsn=lsn, applied=applied)
+            self._out.do(effects.StartClient())
+
+    def send_due(self, now_s: float, last_broadcast_s: float) -> None:
+        """As a master: send one when everything was silent."""
+        last_s = max(last_broadcast_s, self._sent_s)
+        if self._send_s and now_s - last_s >= self._send_s:
+            self._sent_s = now_s
+            self._out.do(effects.SendHeartbeat())
+
+    def watch(self, now_s: float, link: LinkState | None) -> None:
+        """As a replicant: give a silent master up."""
+        if link is None or not link.monitored or not self._monitor_s:
+            return
+        silent_s = now_s - link.heard_s
+        if silent_s > self._monitor_s:
+            reason = f"nothing heard from the master for {silent_s:.1f} s"
+            self._out.do(effects.CloseLink(link.number, reason))

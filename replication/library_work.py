@@ -1,0 +1,128 @@
+"""The core's wishes that are done in the library, on threads of the environment.
+
+Two threads: one for everything, one for elections, which may sit in the library for their whole
+time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+from berkeleydb import db
+
+from replication import gmdb, library
+from replication.core import Core
+from replication.errors import ReplicationError
+from replication.journal import Journal
+from replication.library import LogStanding
+from replication.membership import Membership
+from replication.wire import LSN
+
+T = TypeVar("T")
+
+
+class Calls(Protocol):
+    """A thread that runs calls one after the other (storage's Worker)."""
+
+    def submit(self, call: Callable[[], T]) -> Future[T]: ...
+
+
+class LibraryWork:
+    """Each method ends by telling the core what came of it.
+
+    Args:
+        env: the open library handle.
+        calls: the thread for everything but elections.
+        votes: the thread for elections.
+        core: whom to tell.
+        journal: `$DB_Msg.txt`.
+        on_master: told (generation, last LSN) before the core when the library made this site
+            master.
+        on_broken: told what failed without a way to answer.
+    """
+
+    def __init__(
+        self,
+        env: db.DBEnv,
+        calls: Calls,
+        votes: Calls,
+        core: Core,
+        journal: Journal,
+        on_master: Callable[[int, LSN], None],
+        on_broken: Callable[[int, Exception], None],
+    ) -> None:
+        self._env = env
+        self._calls = calls
+        self._votes = votes
+        self._core = core
+        self._journal = journal
+        self._on_master = on_master
+        self._on_broken = on_broken
+        self._loop = asyncio.get_running_loop()
+
+    async def call(self, call: Callable[[], T]) -> T:
+        """Run a library call on the environment's thread. *Cancellation:* it may still run."""
+        return await asyncio.wrap_future(self._calls.submit(call))
+
+    async def start_client(self) -> None:
+        """Become a client, or, being one, look for the master."""
+        env = self._env
+        try:
+            await self.call(lambda: library.start_client(env))
+        except db.DBError as error:
+            self._on_broken(0, error)
+
+    async def start_master(self, generation_above: int) -> None:
+        """Become master; a master says again that it is one."""
+        env = self._env
+        repeated = self._core.is_master
+
+        def start() -> LogStanding:
+            library.start_master(env, generation_above)
+            return library.standing(env)
+
+        try:
+            held = await self.call(start)
+        except db.DBError as error:
+            self._core.takeover_failed(self._loop.time(), str(error.args[-1]))
+            return
+        if not repeated:
+            self._on_master(held.generation, held.last_lsn)
+            self._core.became_master(held.generation)
+
+    async def elect(self, nsites: int, nvotes: int) -> None:
+        """Hold an election."""
+        env = self._env
+        outcome = await asyncio.wrap_future(
+            self._votes.submit(lambda: library.elect(env, nsites, nvotes))
+        )
+        self._core.election_over(self._loop.time(), outcome)
+
+    async def new_master(self, eid: int) -> None:
+        """The library says who is master; find out in which generation."""
+        env = self._env
+        generation = await self.call(lambda: int(env.rep_stat()["gen"]))
+        self._core.new_master(eid, generation)
+
+    async def load_membership(self) -> None:
+        """Read the membership database."""
+        env, generation = self._env, self._core.generation
+        try:
+            members = await self.call(lambda: gmdb.read(env, generation))
+        except (ReplicationError, db.DBError) as error:
+            self._journal.write("membership_change_failed", reason=str(error))
+            return
+        self._core.membership_loaded(self._loop.time(), members)
+
+    async def change_membership(self, steps: tuple[Membership, ...], request: int | None) -> None:
+        """Commit site lists one after the other."""
+        env, generation = self._env, self._core.generation
+        try:
+            members = await self.call(lambda: gmdb.write(env, steps, generation))
+        except (ReplicationError, db.DBError) as error:
+            self._core.membership_failed(request, str(error))
+        else:
+            self._core.membership_changed(members, request)

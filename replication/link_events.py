@@ -1,0 +1,188 @@
+"""What other sites say on their links, passed on to the core and the apply thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from replication import bodies, wire
+from replication.acks import AckTable
+from replication.apply import Applier
+from replication.bodies import Standing
+from replication.core import Core
+from replication.hub import Hub
+from replication.journal import Journal
+from replication.link import Link
+from replication.membership import Membership
+from replication.messages import PROTOCOL_VERSION, OwnCode
+from replication.peer_events import (
+    Ack,
+    Event,
+    Heartbeat,
+    MembershipShared,
+    ParametersChanged,
+    Rejected,
+    RequestReceived,
+    SiteIdentified,
+    StableLsn,
+    StandingAsked,
+    StandingReceived,
+)
+from replication.performer import Performer
+from replication.wire import LSN, Frame
+
+log = logging.getLogger(__name__)
+
+
+class LinkEvents:
+    """The hub's handler; everything is called in the event loop.
+
+    Args:
+        on_acked: told (eid, LSN) when a site got further.
+        on_wiped: told the EID of a site that no longer has what it acknowledged.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        core: Core,
+        table: AckTable,
+        applier: Applier,
+        journal: Journal,
+        standing: Callable[[], Standing],
+        on_acked: Callable[[int, LSN], None],
+        on_wiped: Callable[[int], None],
+    ) -> None:
+        self._loop = loop
+        self._core = core
+        self._table = table
+        self._applier = applier
+        self._journal = journal
+        self._standing = standing
+        self._on_acked = on_acked
+        self._on_wiped = on_wiped
+        self._hub: Hub
+        self._performer: Performer
+        self._stopping = False
+
+    def attach(self, hub: Hub, performer: Performer) -> None:
+        """Give it the parts that are made after it."""
+        self._hub = hub
+        self._performer = performer
+
+    def stop(self) -> None:
+        """Links that close from now on mean nothing."""
+        self._stopping = True
+
+    # -- the hub's handler ---------------------------------------------------------------------
+
+    def admits(self, site: SiteIdentified) -> bool:
+        """Whether the site that dialled in is a member."""
+        return self._core.group.is_present(site.address)
+
+    def rejection(self) -> tuple[int, int]:
+        """What a site is told that is no member."""
+        return self._core.group.rejection
+
+    def ready(self, link: Link, site: SiteIdentified, *, outgoing: bool) -> None:
+        """A link finished its handshake."""
+        self._journal.write("version_agreed", site=site.address, version=PROTOCOL_VERSION)
+        self._core.link_ready(
+            self._loop.time(),
+            link.number,
+            site.address,
+            outgoing=outgoing,
+            native=site.native,
+            electable=site.electable,
+            subordinate=site.subordinate,
+            priority=site.priority,
+        )
+        if self._core.group.is_present(site.address):
+            version, _generation = self._core.group.rejection
+            self._journal.write(
+                "member_confirmed",
+                site=site.address,
+                members=len(self._core.members()) + 1,
+                version=version,
+            )
+        self._performer.run()
+
+    def frames(self, link: Link, frames: Sequence[Frame], size: int) -> None:
+        """Replication messages of a released link."""
+        if not (self._core.client_started or self._core.is_master):
+            return  # the library takes none before it has a role; they are asked for again
+        if self._applier.put(link.eid, frames, size):
+            for each in self._hub.links():
+                each.pause_reading()
+
+    def request(self, link: Link, request: RequestReceived) -> None:
+        """A one-shot request."""
+        match request.code:
+            case OwnCode.SITE_QUERY:
+                link.peer.answer(OwnCode.SITE_STANDING, bodies.encode_standing(self._standing()))
+            case OwnCode.JOIN_REQUEST:
+                number = self._performer.request(link)
+                self._core.join_asked(number, request.site.address)
+                self._performer.run()
+            case _:
+                link.peer.answer(OwnCode.GM_FAILURE)
+
+    def closed(self, link: Link, reason: str) -> None:
+        """A link that was ready is gone."""
+        if not self._stopping:
+            self._core.link_closed(self._loop.time(), link.number, reason)
+            self._performer.run()
+
+    def refused(self, where: str, reason: str, code: str) -> None:
+        """A caller was turned away."""
+        if code.startswith("mixup"):
+            self._journal.write("wrong_port", from_=where, spoke=reason)
+        else:
+            self._journal.write("connection_refused", from_=where, reason=reason)
+        log.warning("replication_connection_refused from=%s reason=%s", where, reason)
+
+    def event(self, link: Link, event: Event) -> None:
+        """A ready link said something that is no replication message."""
+        now_s = self._loop.time()
+        match event:
+            case Ack(generation, lsn):
+                if link.eid and self._table.record(link.eid, generation, lsn):
+                    self._on_acked(link.eid, lsn)
+                return
+            case StableLsn(generation, lsn):
+                if generation == self._core.generation:
+                    self._core.stable(lsn)
+                return
+            case Heartbeat(generation, lsn):
+                self._core.heartbeat(now_s, link.number, generation, lsn, self._applier.applied)
+            case StandingReceived(standing):
+                self._on_standing(link, standing)
+            case StandingAsked():
+                body = bodies.encode_standing(self._standing())
+                link.write(wire.encode_own(OwnCode.SITE_STANDING, body))
+            case MembershipShared(sites):
+                self._core.membership_shared(Membership.from_list(sites))
+            case ParametersChanged(_, electable):
+                self._core.parameters_changed(link.number, electable=electable)
+            case Rejected(version, generation):
+                state = self._core.sites.links.get(link.number)
+                if state is not None:
+                    self._core.rejected(now_s, state.site.address, version, generation)
+            case _:
+                log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
+        self._performer.run()
+
+    def _on_standing(self, link: Link, standing: Standing) -> None:
+        state = self._core.sites.links.get(link.number)
+        if state is not None:
+            self._journal.write(
+                "generation_confirmed",
+                site=state.site.address,
+                generation=standing.generation,
+                lsn=standing.last_lsn,
+            )
+            acked = self._table.acked(state.site.eid)
+            if acked is not None and standing.last_lsn < acked:
+                self._on_wiped(state.site.eid)
+        self._core.standing(self._loop.time(), link.number, standing)

@@ -1,0 +1,162 @@
+"""Does what the core decided: turns its effects into journal lines, frames, tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from replication import bodies, effects, wire
+from replication.bodies import Standing
+from replication.bridge import Bridge
+from replication.core import Core
+from replication.hub import Hub
+from replication.journal import Journal
+from replication.library_work import LibraryWork
+from replication.link import Link
+from replication.memory import Memory
+from replication.messages import OwnCode
+from replication.outreach import Outreach
+from replication.tasks import Tasks
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What effects are done with."""
+
+    hub: Hub
+    bridge: Bridge
+    journal: Journal
+    outreach: Outreach
+    library: LibraryWork
+    tasks: Tasks
+    standing: Callable[[], Standing]
+    save_memory: Callable[[Memory], None]
+
+
+class Performer:
+    """See the module's text.
+
+    Args:
+        core: whose effects are done.
+        means: what with.
+        on_changed: called after effects that changed roles or links.
+    """
+
+    def __init__(self, core: Core, means: Means, on_changed: Callable[[], None]) -> None:
+        self._core = core
+        self._means = means
+        self._on_changed = on_changed
+        self._requests: dict[int, Link] = {}
+
+    def run(self) -> None:
+        """Do everything decided so far; what is decided meanwhile is done as well."""
+        changed = False
+        while pending := self._core.take():
+            for effect in pending:
+                changed = self._do(effect) or changed
+        if changed:
+            self._on_changed()
+
+    def request(self, link: Link) -> int:
+        """Keep a one-shot link until its Answer; returns the request's number."""
+        self._requests[link.number] = link
+        return link.number
+
+    def _do(self, effect: effects.Effect) -> bool:
+        """Do one thing; True when roles or links changed."""
+        match effect:
+            case effects.RoleChanged():
+                return True
+            case effects.ReleaseLink(number):
+                self._release(number)
+                return True
+            case effects.Note(event, facts):
+                self._means.journal.write(event, **facts)
+                log.info("replication %s %s", event, facts)
+            case effects.SaveMemory(kept):
+                self._means.save_memory(kept)
+            case effects.Probe() | effects.Join() | effects.Dial():
+                self._reach_out(effect)
+            case (
+                effects.CloseLink()
+                | effects.SendOwn()
+                | effects.SendStanding()
+                | effects.SendHeartbeat()
+                | effects.Answer()
+            ):
+                self._do_on_link(effect)
+            case _:
+                self._do_in_library(effect)
+        return False
+
+    def _reach_out(self, effect: effects.Probe | effects.Join | effects.Dial) -> None:
+        outreach, spawn = self._means.outreach, self._means.tasks.spawn
+        match effect:
+            case effects.Probe(address, timeout_s):
+                spawn(outreach.probe(address, timeout_s))
+            case effects.Join(address):
+                spawn(outreach.join(address))
+            case effects.Dial(address):
+                spawn(outreach.dial(address))
+
+    def _do_on_link(
+        self,
+        effect: effects.CloseLink
+        | effects.SendOwn
+        | effects.SendStanding
+        | effects.SendHeartbeat
+        | effects.Answer,
+    ) -> None:
+        match effect:
+            case effects.CloseLink(number, reason):
+                if (link := self._means.hub.link(number)) is not None:
+                    link.close(reason)
+            case effects.SendOwn(number, code, body):
+                self._write(number, wire.encode_own(code, body))
+            case effects.SendStanding(number):
+                body = bodies.encode_standing(self._means.standing())
+                self._write(number, wire.encode_own(OwnCode.SITE_STANDING, body))
+            case effects.SendHeartbeat():
+                bridge = self._means.bridge
+                frame = wire.encode_heartbeat(self._core.generation, bridge.last_permanent)
+                bridge.broadcast(frame)
+            case effects.Answer(request, code, body):
+                asker = self._requests.pop(request, None)
+                if asker is not None and not asker.is_closed:
+                    asker.peer.answer(OwnCode(code), body)
+                    asker.send_machine_output()
+
+    def _do_in_library(
+        self,
+        effect: effects.StartClient
+        | effects.StartMaster
+        | effects.Elect
+        | effects.LoadMembership
+        | effects.ChangeMembership,
+    ) -> None:
+        library, spawn = self._means.library, self._means.tasks.spawn
+        match effect:
+            case effects.StartClient():
+                spawn(library.start_client())
+            case effects.StartMaster(generation_above):
+                spawn(library.start_master(generation_above))
+            case effects.Elect(nsites, nvotes):
+                spawn(library.elect(nsites, nvotes))
+            case effects.LoadMembership():
+                spawn(library.load_membership())
+            case effects.ChangeMembership(steps, request):
+                spawn(library.change_membership(steps, request))
+
+    def _write(self, number: int, frame: bytes) -> None:
+        if (link := self._means.hub.link(number)) is not None:
+            link.write(frame)
+
+    def _release(self, number: int) -> None:
+        link = self._means.hub.link(number)
+        state = self._core.sites.links.get(number)
+        if link is not None and state is not None:
+            link.eid = state.site.eid
+            self._means.hub.release(link)

@@ -1,0 +1,85 @@
+"""The other members as the ack policies see them, kept up to date for each acknowledgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from replication.acks import AckTable, SiteAck
+from replication.core import Core
+from replication.messages import SiteStatus
+from replication.sites import SiteState
+from replication.wire import LSN
+
+
+class Roster:
+    """See the module's text.
+
+    Args:
+        table: what each site acknowledged.
+    """
+
+    def __init__(self, table: AckTable) -> None:
+        self._table = table
+        # Replaced as a whole or item by item: other threads may read it at any time.
+        self._sites: list[SiteAck] = []
+
+    def sites(self) -> list[SiteAck]:
+        """The other members. *Thread:* any."""
+        return self._sites
+
+    def rebuild(self, core: Core) -> None:
+        """Links, membership or the table changed."""
+        members = core.membership
+        if members is None:
+            self._sites = []
+            return
+        self._sites = [
+            SiteAck(
+                state.eid,
+                _electable(core, state),
+                state.link is not None,
+                self._table.acked(state.eid),
+                SiteStatus(member.status),
+                str(member.address),
+            )
+            for member in members.others(core.settings.local)
+            for state in [core.site(member.address)]
+        ]
+
+    def acked(self, eid: int, lsn: LSN) -> None:
+        """A site got further."""
+        for at, site in enumerate(self._sites):
+            if site.eid == eid:
+                self._sites[at] = replace(site, acked=lsn)
+
+    def acked_by(self, lsn: LSN) -> int:
+        """How many sites acknowledged this LSN."""
+        return self._count(lambda site: site.acked is not None and site.acked >= lsn)
+
+    def acking(self) -> int:
+        """How many members could acknowledge now."""
+        return self._count(lambda site: site.connected and site.counts)
+
+    def oldest_log(self) -> int | None:
+        """The first log file a member may still need; 0 without others, None when one is unknown.
+
+        *Thread:* any.
+        """
+        files = []
+        for site in self._sites:
+            if site.acked is None:
+                return None
+            files.append(site.acked.file)
+        return min(files, default=0)
+
+    def _count(self, counts: Callable[[SiteAck], bool]) -> int:
+        return sum(1 for site in self._sites if counts(site))
+
+
+def _electable(core: Core, state: SiteState) -> bool | None:
+    """Whether a site may become master: said by itself, else remembered, else unknown."""
+    if state.link is not None or state.standing is not None:
+        return state.electable
+    priority = core.memory.priorities.get(state.address)
+    return None if priority is None else priority > 0

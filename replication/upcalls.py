@@ -1,0 +1,195 @@
+"""What the library and its apply thread say, brought into the event loop and to the core.
+
+The library's law: an event callback runs on a library thread with parts of the library held. It
+must not call the library; here it only queues a call in the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from berkeleydb import db
+
+from replication import library
+from replication.acknowledge import Acknowledger
+from replication.apply import WOULD_ROLLBACK, Applier
+from replication.core import Core
+from replication.errors import ReplicationError
+from replication.hub import Hub, later
+from replication.journal import Journal
+from replication.library_work import LibraryWork
+from replication.messages import RepType
+from replication.performer import Performer
+from replication.sync_journal import SyncJournal
+from replication.tasks import Tasks
+from replication.wire import LSN
+
+log = logging.getLogger(__name__)
+
+SELF_EID = 1
+
+
+class Upcalls:
+    """The apply thread's `Outcomes`, and the library's events.
+
+    Args:
+        handles_died: databases must be opened again.
+        panicked: the library needs recovery. *Thread:* any.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        env: db.DBEnv,
+        core: Core,
+        journal: Journal,
+        syncs: SyncJournal,
+        acks: Acknowledger,
+        tasks: Tasks,
+        handles_died: Callable[[], None],
+        panicked: Callable[[Exception], None],
+    ) -> None:
+        self._loop = loop
+        self._env = env
+        self._core = core
+        self._journal = journal
+        self._syncs = syncs
+        self._acks = acks
+        self._tasks = tasks
+        self._handles_died = handles_died
+        self._panicked = panicked
+        self._hub: Hub
+        self._applier: Applier
+        self._library: LibraryWork
+        self._performer: Performer
+
+    def attach(
+        self, hub: Hub, applier: Applier, library_: LibraryWork, performer: Performer
+    ) -> None:
+        """Give it the parts that are made after it."""
+        self._hub = hub
+        self._applier = applier
+        self._library = library_
+        self._performer = performer
+
+    # -- on the apply thread -------------------------------------------------------------------
+
+    def permanent(self, generation: int, lsn: LSN) -> None:
+        """Acknowledge. *Thread:* apply."""
+        self._acks.send(generation, lsn)
+
+    def answered(self, code: int) -> None:
+        """What the library answered. *Thread:* apply."""
+        later(self._loop, self._on_answered, code)
+
+    def sync_message(self, kind: int, record: bytes) -> None:
+        """A page or a file list came. *Thread:* apply."""
+        if kind == RepType.PAGE:
+            self._syncs.page_received(len(record))
+        else:
+            later(self._loop, self._on_file_list, record)
+
+    def membership_logged(self) -> None:
+        """A native master changed the membership. *Thread:* apply."""
+        later(self._loop, self._reload_membership)
+
+    def broken(self, eid: int, error: Exception) -> None:
+        """A message could not be processed. *Thread:* any."""
+        if isinstance(error, db.DBRunRecoveryError):
+            self._panicked(error)
+        later(self._loop, self._on_broken, eid, error)
+
+    def room(self) -> None:
+        """The queue is short again. *Thread:* apply."""
+        later(self._loop, self._on_room)
+
+    # -- on other library threads --------------------------------------------------------------
+
+    def sync_sent(self, eid: int, kind: int, record: bytes) -> None:
+        """The bridge sent a page, a file list or the wish for one. *Thread:* any."""
+        if kind == RepType.PAGE:
+            self._syncs.page_sent(eid, len(record))
+        elif kind == RepType.UPDATE_REQ:
+            later(self._loop, self._on_sync_needed)
+        else:
+            later(self._loop, self._on_file_list_sent, record)
+
+    # -- in the loop ---------------------------------------------------------------------------
+
+    def library_event(self, what: int, argument: Any) -> None:
+        """An event of the library, brought into the loop by the manager."""
+        now_s = self._loop.time()
+        match what:
+            case db.DB_EVENT_REP_NEWMASTER:
+                if int(argument) != SELF_EID:
+                    self._tasks.spawn(self._library.new_master(int(argument)))
+            case db.DB_EVENT_REP_STARTUPDONE:
+                self._tasks.spawn(self._startup_done())
+            case db.DB_EVENT_REP_ELECTED:
+                self._core.elected()
+            case db.DB_EVENT_REP_INIT_DONE:
+                self._handles_died()
+                self._reload_membership()
+            case db.DB_EVENT_REP_DUPMASTER:
+                self._core.duplicate_master(now_s)
+            case db.DB_EVENT_REP_JOIN_FAILURE:
+                self._core.join_failure(now_s)
+            case db.DB_EVENT_PANIC:
+                self._panicked(ReplicationError("panic", code="panic", hint="-"))
+            case _:
+                log.debug("library_event what=%s", what)
+        self._performer.run()
+
+    async def _startup_done(self) -> None:
+        """The replicant is in step; what came without a permanent record is acknowledged now."""
+        env = self._env
+        reached = await self._library.call(lambda: library.flushed_position(env))
+        self._syncs.received_all(self._loop.time())
+        self._core.startup_finished()
+        self._handles_died()
+        if reached > self._applier.applied:
+            self._applier.applied = reached
+            self._acks.send(self._core.generation, reached)
+
+    def _reload_membership(self) -> None:
+        self._tasks.spawn(self._library.load_membership())
+
+    def _on_room(self) -> None:
+        for link in self._hub.links():
+            link.resume_reading()
+
+    def _on_broken(self, eid: int, error: Exception) -> None:
+        log.error("replication_message_failed eid=%s error=%r", eid, error)
+        self._journal.write(
+            "alarm_raised", alarm="message not processed", why=repr(error), hint="-"
+        )
+
+    def _on_answered(self, code: int) -> None:
+        now_s = self._loop.time()
+        match code:
+            case db.DB_REP_HOLDELECTION:
+                self._core.election_wanted(now_s)
+            case db.DB_REP_DUPMASTER:
+                self._core.duplicate_master(now_s)
+            case db.DB_REP_JOIN_FAILURE:
+                self._core.join_failure(now_s)
+            case _:
+                assert code == WOULD_ROLLBACK, "the applier passes on no other answer"
+                self._journal.write("alarm_raised", alarm="rollback", why="-", hint="-")
+        self._performer.run()
+
+    def _on_sync_needed(self) -> None:
+        """This site asked for a file list: internal initialisation begins."""
+        self._core.sync_started()
+        self._performer.run()
+
+    def _on_file_list(self, record: bytes) -> None:
+        if self._core.syncing:  # else the list, which goes to every site, is for another
+            self._syncs.list_received(self._loop.time(), record, self._core.master)
+
+    def _on_file_list_sent(self, record: bytes) -> None:
+        connected = [s.eid for s in self._core.sites.values() if s.link is not None]
+        self._syncs.list_sent(self._loop.time(), record, connected)
