@@ -99,7 +99,7 @@ class Listener:
                 "ttserver.toml.",
             ) from error
         self.server.port = self.addresses[0].port
-        self._timer = loop.call_later(LOOK_S, self._look)
+        self._timer = loop.call_later(LOOK_S, self._on_timer)
         log.info("client_port_open", addresses=[str(one) for one in self.addresses])
 
     async def stop(self) -> None:
@@ -128,11 +128,13 @@ class Listener:
 
     # -- called by the sessions
 
-    def admit(self, session: ClientSession) -> int | None:
-        """Give the newcomer its number, None when there is no room."""
-        if self._stopping or len(self._sessions) >= self.server.clients_max:
+    def admit(self, session: ClientSession) -> int | str:
+        """Give the newcomer its number, or the reason why it may not stay."""
+        if self._stopping:
+            return "the server stops"
+        if len(self._sessions) >= self.server.clients_max:
             self.server.totals.refused += 1
-            return None
+            return "max number of clients reached"
         self._last_number += 1
         self._sessions[self._last_number] = session
         self._empty.clear()
@@ -171,7 +173,12 @@ class Listener:
 
     # -- every second
 
-    def _look(self) -> None:
+    def _on_timer(self) -> None:
+        self.look()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._on_timer)
+
+    def look(self) -> None:
+        """Let go of who did not log on in time, idles, or takes no last replies."""
         now = self.server.now()
         for session in list(self._sessions.values()):
             self._look_at(session, now)
@@ -184,7 +191,6 @@ class Listener:
                 hint="raise [client] max_clients, or find out who opens so many.",
             )
             self._refused_told = refused
-        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def _look_at(self, session: ClientSession, now: float) -> None:
         client = session.client

@@ -111,9 +111,10 @@ class CommandReader:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Add received bytes."""
-        self._buffer += data
-        self.hungry = False
+        """Add received bytes; nothing that follows an error is kept."""
+        if self._error is None:
+            self._buffer += data
+            self.hungry = False
 
     def take(self) -> list[list[bytes]]:
         """Hand out the next commands, a bounded number of them; see `hungry` when none come.

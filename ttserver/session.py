@@ -34,8 +34,8 @@ class Owner(Protocol):
 
     server: Server
 
-    def admit(self, session: "ClientSession") -> int | None:
-        """Give the newcomer its number, None when there is no room."""
+    def admit(self, session: "ClientSession") -> int | str:
+        """Give the newcomer its number, or the reason why it may not stay."""
 
     def leave(self, session: "ClientSession") -> None:
         """Forget a session that has ended."""
@@ -72,8 +72,8 @@ class ClientSession(asyncio.Protocol):
         # No isinstance: uvloop's transports are not registered as asyncio's.
         transport = cast("asyncio.Transport", transport)
         number = self._owner.admit(self)
-        if number is None:
-            transport.write(b"-ERR max number of clients reached\r\n")
+        if isinstance(number, str):
+            transport.write(b"-ERR %b\r\n" % number.encode())
             transport.close()
             return
         self._transport = transport

@@ -201,7 +201,7 @@ class SmallEngine:
 
     async def wait_acked(self, lsn: Lsn, count: int, timeout_s: float) -> int:
         if self.acked < count:
-            await asyncio.sleep(timeout_s)
+            await asyncio.sleep(timeout_s or 3600)
         return self.acked
 
     def status(self) -> Status:

@@ -336,7 +336,7 @@ _CLIENT: Final = (
         "setinfo",
         4,
         client_setinfo,
-        "[LIB-NAME libname] [LIB-VER libver]",
+        "LIB-NAME libname | LIB-VER libver",
         "Tells which library this client is made with.",
     ),
 )
