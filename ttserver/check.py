@@ -117,6 +117,8 @@ def _check_directory(path: Path) -> Finding:
     except OSError as error:
         return fail("directories", f"{path}: {error.strerror}", f"see ls -ld {path}")
     mode, user = stat.S_IMODE(status.st_mode), os.geteuid()
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return fail("directories", f"{path} is mounted read-only", "mount it writable")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
         return fail(
             "directories",

@@ -143,10 +143,11 @@ def write(plan: InitPlan, first_user: UserRecord | None) -> list[Path]:
             write_first_user(home.first_user, first_user)
         _write_new(home.toml, toml_text(plan).encode(), made, mode=0o640)
         _write_new(home.db_config, db_config_text(plan).encode(), made, mode=0o640)
-    except OSError:
+    except OSError as error:
         for path in made:
             path.unlink(missing_ok=True)
-        raise
+        # A write that fails does not know its file's name; this is the place the operator gave.
+        raise OSError(error.errno, error.strerror, str(home.root)) from error
     return made
 
 

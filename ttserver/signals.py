@@ -15,6 +15,8 @@ from collections.abc import Callable
 import structlog
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+# `timeout` and process supervisors signal a process and then its group: the same wish, twice.
+SAME_WISH_S = 0.3
 # What is lost by ending here: nothing. What was answered is in the log, the next start recovers.
 EXIT_GIVEN_UP = 1
 
@@ -50,9 +52,13 @@ class StopSignals:
 
     def _wait(self) -> None:
         first = signal.Signals(signal.sigwait(STOP_SIGNALS)).name
-        deadline = time.monotonic() + self._timeout_s
+        asked = time.monotonic()
+        deadline = asked + self._timeout_s
         self._on_stop(first)
-        second = signal.sigtimedwait(STOP_SIGNALS, max(0.0, deadline - time.monotonic()))
+        while True:
+            second = signal.sigtimedwait(STOP_SIGNALS, max(0.0, deadline - time.monotonic()))
+            if second is None or time.monotonic() - asked > SAME_WISH_S:
+                break
         if second is not None:
             why = f"second signal ({signal.Signals(second.si_signo).name})"
         else:

@@ -1,5 +1,6 @@
 """What all commands share: which HOME, how errors look, how a password is read, exit statuses."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,14 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 EXPECTED = (TtserverError, StorageError, ReplicationError, OSError)
+
+_SYSTEM_ADVICE = {
+    errno.ENOSPC: "free some space on that file system, then try again",
+    errno.EDQUOT: "free some space or raise the quota, then try again",
+    errno.EROFS: "mount that file system writable (dmesg says why it is not)",
+    errno.EACCES: "run this as the user who owns it",
+    errno.EPERM: "run this as the user who owns it",
+}
 
 HomeOption = Annotated[
     Path | None,
@@ -63,10 +72,17 @@ def exit_status(error: BaseException) -> int:
     return EXIT_USAGE if wrong else EXIT_FAILED
 
 
+def advice(error: BaseException) -> str | None:
+    """Give one thing to do about an expected error; the system's own errors get theirs here."""
+    if isinstance(error, OSError):
+        return _SYSTEM_ADVICE.get(error.errno or 0, "look at that file, its owner and its disk")
+    return hint_of(error)
+
+
 def print_error(error: BaseException) -> None:
     """Print an expected error: one line, then one line of advice; a file's errors one by one."""
     for one in error.all if isinstance(error, ConfigError) else (error,):
-        _print_one(sentence(one), hint_of(one))
+        _print_one(sentence(one), advice(one))
 
 
 def sentence(error: BaseException) -> str:
