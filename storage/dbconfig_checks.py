@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from storage.dbconfig_lines import Statement
 from storage.dbconfig_types import ConfigWarning, SiteLine
 from storage.errors import ConfigError
-from storage.hosts import is_loopback
+from storage.hosts import is_localhost, is_loopback
 
 HEARTBEATS_A_MONITOR = 5  # when only one of the two times is given; as in the defaults
 
@@ -62,8 +62,7 @@ def check_sites(sites: list[SiteLine], report: Report) -> None:
 def _check_duplicates(sites: list[SiteLine], report: Report) -> None:
     seen: dict[tuple[str, int], SiteLine] = {}
     for site in sites:
-        # All names of the loopback interface are one machine, whatever their spelling.
-        host = "loopback" if is_loopback(site.host) else site.host.lower().removesuffix(".")
+        host = "localhost" if is_localhost(site.host) else site.host.lower().removesuffix(".")
         earlier = seen.setdefault((host, site.port), site)
         if earlier is site:
             continue
@@ -76,7 +75,7 @@ def _check_duplicates(sites: list[SiteLine], report: Report) -> None:
 
 
 def _check_spelling(sites: list[SiteLine], report: Report) -> None:
-    spellings = {site.host: site.line for site in sites if is_loopback(site.host)}
+    spellings = {site.host: site.line for site in sites if is_localhost(site.host)}
     if len(spellings) > 1:
         report.warn(
             max(spellings.values()),

@@ -8,6 +8,7 @@ HOST_BYTES_MAX = 253  # of a name in the DNS
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 # Names of the loopback interface that /etc/hosts has on every system.
 _LOOPBACK_NAMES = {"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback"}
+_LOCALHOST_ADDRESSES = {"127.0.0.1", "::1"}
 
 
 def bare_host(text: str) -> str:
@@ -50,6 +51,19 @@ def is_loopback(host: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_localhost(host: str) -> bool:
+    """Tell whether this is `localhost` in one of its spellings.
+
+    The other addresses of 127.0.0.0/8 are this machine as well, but each has ports of its own.
+    """
+    if host.lower() in _LOOPBACK_NAMES:
+        return True
+    try:
+        return str(ipaddress.ip_address(host)) in _LOCALHOST_ADDRESSES
     except ValueError:
         return False
 

@@ -388,6 +388,11 @@ def test_localhost_and_its_address_are_one_machine() -> None:
     assert warning.startswith("DB_CONFIG:2: localhost and ::1 are this machine in different")
 
 
+def test_two_addresses_of_the_loopback_network_are_two_sites() -> None:
+    two = "repmgr_site 127.0.0.1 5010 db_local_site on\nrepmgr_site 127.0.0.2 5010\n"
+    assert warnings_of(two) == []
+
+
 def test_a_loopback_site_among_others_is_warned_about() -> None:
     (warning,) = warnings_of(
         "repmgr_site localhost 5010 db_local_site on\nrepmgr_site 10.0.0.2 5010\n"
