@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("ttserver", "replication", "storage", "bench")
 # What builds, tools and running servers leave behind.
-NOT_OURS = {".git", ".venv", "build", "dist", "home", "node_modules", "__pycache__"}
+NOT_OURS = {".git", ".venv", "build", "dist", "home", "node_modules", "var-demo", "__pycache__"}
 
 SANS_IO = (
     "replication/wire.py",
