@@ -1,0 +1,120 @@
+"""A site's process: `python -m bench.site SPEC`, driven by one JSON request a line.
+
+The parent's end is `bench.process`. Requests come on standard input and are answered on what was
+standard output; that itself becomes standard error, since the library prints there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import msgspec
+from berkeleydb import db
+
+from bench.cases import Load, Lsn, SiteSpec
+from bench.engines import make_site
+from bench.engines.apply import repeat
+from bench.engines.base import PeerMissingError, Site
+from bench.environments import wait_applied
+from bench.workload import drive, present
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """What the parent wants; the fields that a request does not need are left out.
+
+    Args:
+        do: open, load, applied, check, counters, repeat or close.
+    """
+
+    do: str
+    load: Load | None = None
+    lsn: Lsn = (0, 0)
+    timeout_s: float = 0.0
+    by_writer: list[int] = []
+    order: list[int] = []
+    batches: list[int] = []
+
+
+class Reply(msgspec.Struct, kw_only=True):
+    """What became of it: `answer`, or why not."""
+
+    answer: Any = None
+    error: str | None = None
+    missing: str | None = None
+
+
+def serve(spec: SiteSpec, requests: Any, replies: Any) -> None:
+    """Answer requests until the input ends."""
+    site = None if spec.engine == "apply" else make_site(spec)
+    for line in requests:
+        request = msgspec.json.decode(line, type=Request)
+        try:
+            reply = Reply(answer=answer(spec, site, request))
+        except PeerMissingError as missing:
+            reply = Reply(missing=str(missing))
+        except Exception as error:  # noqa: BLE001 - the parent tells
+            traceback.print_exc()
+            reply = Reply(error=f"{type(error).__name__}: {error}")
+        replies.write(msgspec.json.encode(reply) + b"\n")
+        replies.flush()
+
+
+def answer(spec: SiteSpec, site: Site | None, request: Request) -> Any:
+    """Do what one request says."""
+    load = request.load
+    if site is None:
+        if request.do == "close":
+            return None
+        assert load is not None, "there is something to repeat"
+        return repeat(spec, load, request.order, request.batches)
+    match request.do:
+        case "open":
+            return site.open()
+        case "prepare":
+            return site.prepare()
+        case "load":
+            assert load is not None, "a load says what to write"
+            return site.finish(drive(load, site.write, site.log_end))
+        case "applied":
+            flushed = spec.case.durability == "sync"
+            timeout_s = request.timeout_s
+            return wait_applied(site.env, request.lsn, flushed=flushed, timeout_s=timeout_s)
+        case "check":
+            assert load is not None, "what was written"
+            return check(site, load, request.by_writer)
+        case "counters":
+            return site.counters()
+        case "close":
+            return site.close()
+        case _:
+            raise ValueError(f"no request {request.do!r}")
+
+
+def check(site: Site, load: Load, by_writer: list[int]) -> list[tuple[int, int]]:
+    """Count each writer's writes here; see `bench.workload.present`."""
+
+    def begin() -> db.DBTxn:
+        return site.env.txn_begin()
+
+    site.open_for_reading()
+    return [
+        present(site.keyspace, begin, load, writer, most + 1)
+        for writer, most in enumerate(by_writer)
+    ]
+
+
+def main() -> None:
+    """Run; the one argument is the spec as JSON."""
+    spec = msgspec.json.decode(sys.argv[1], type=SiteSpec)
+    with os.fdopen(os.dup(1), "wb") as replies:
+        os.dup2(2, 1)
+        serve(spec, sys.stdin.buffer, replies)
+    # The parent is gone, or has said close: whatever thread is left has nothing to save.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

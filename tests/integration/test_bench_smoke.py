@@ -1,0 +1,159 @@
+"""The bench at its smallest size: order and loss, never speed.
+
+Real processes, real Berkeley DB, its own Replication Manager included.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from berkeleydb import db
+
+from bench.cases import Case, Load, Result
+from bench.environments import NativeStore
+from bench.log_shipping import Plan, Report, ratios
+from bench.workload import WriteOne, drive, key_of, present, value_of
+from storage.keyspace import Keyspace
+
+ROOT = Path(__file__).parents[2]
+SMOKE_TIMEOUT_S = 110.0
+SMOKE_WRITES = 400
+LOAD = Load(run=3, threads=2, seconds=30.0, count=600, value_size=40)
+
+
+def test_smoke_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:
+    report_file, picture = tmp_path / "report.json", tmp_path / "report.png"
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench", "log-shipping", "--smoke", "--dir", str(tmp_path)),
+            *("--json", str(report_file), "--plot", str(picture)),
+        ],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SMOKE_TIMEOUT_S,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(report_file.read_bytes())
+    runs = [run for of_case in report["results"] for run in of_case]
+    assert {run["engine"] for run in runs} == set(report["plan"]["engines"])
+    for run in runs:
+        assert run["lost"] == 0, run
+        assert run["paused"] or run["writes"] == SMOKE_WRITES, run
+        assert run["end_to_end_s"] is not None, run
+        if run["engine"].startswith("ttserver"):
+            assert (run["dropped"], run["requested"], run["perm_failed"]) == (0, 0, 0), run
+    assert [run["engine"] for run in runs if run["paused"]].count("ttserver") == 2
+    assert report["machine"]["file_system"] != "unknown"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.png"]
+
+
+def writing(store: NativeStore) -> WriteOne:
+    def write(_: int, key: bytes, value: bytes) -> bool:
+        store.write(key, value)
+        return True
+
+    return write
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[NativeStore]:
+    """Hold what two writers wrote."""
+    opened = NativeStore(tmp_path, Case(durability="nosync"))
+    opened.open()
+    opened.open_keys(create=True)
+    drive(LOAD, writing(opened), lambda: (1, 28))
+    yield opened
+    opened.close()
+
+
+def held(store: NativeStore, writer: int) -> tuple[int, int]:
+    return present(Keyspace(store.handle), store.env.txn_begin, LOAD, writer, LOAD.count)
+
+
+def test_check_finds_all_that_is_there(store: NativeStore) -> None:
+    assert [held(store, writer) for writer in (0, 1)] == [(300, 0), (300, 0)]
+
+
+def test_check_finds_a_missing_write_and_those_behind_it(store: NativeStore) -> None:
+    store.handle().delete(key_of(LOAD.run, 1, 250))
+
+    assert [held(store, writer) for writer in (0, 1)] == [(300, 0), (250, 49)]
+
+
+def test_check_finds_a_wrong_value(store: NativeStore) -> None:
+    store.handle().put(key_of(LOAD.run, 0, 299), value_of(298, LOAD.value_size))
+
+    assert held(store, 0) == (299, 1)
+
+
+def test_writers_tell_what_went_wrong(store: NativeStore) -> None:
+    store.close()
+
+    with pytest.raises(db.DBError):
+        drive(LOAD, writing(store), lambda: (1, 28))
+
+
+def result(engine: str, number: int = 0, **facts: Any) -> Result:
+    fields = {"paused": False, "threads": 1, "writes": 1000, "bytes": 1000, "master_s": 1.0}
+    return Result(engine=engine, round=number, **{**fields, "end_to_end_s": 1.0, **facts})
+
+
+def report_of(*results: Result) -> Report:
+    plan = Plan(
+        engines=("ttserver", "repmgr"),
+        cases=(Case(),),
+        threads=(1,),
+        rounds=1,
+        seconds=1.0,
+        count=0,
+        pause=False,
+        directory="",
+    )
+    return Report(plan=plan, machine={}, results=[list(results)], skipped={})
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"lost": 2}, "2 writes missing or out of order"),
+        ({"dropped": 1, "requested": 0}, "messages 1 dropped, 0 requested again"),
+        ({"dropped": 0, "requested": 7}, "messages 0 dropped, 7 requested again"),
+        ({"perm_failed": 3}, "3 writes not acknowledged in time"),
+        ({"end_to_end_s": None}, "the last write was not applied"),
+    ],
+)
+def test_report_fails_for(bad: dict[str, Any], said: str) -> None:
+    failures = report_of(result("ttserver"), result("ttserver", paused=True, **bad)).failures()
+
+    assert failures == [f"ttserver, round 0, 1 writers, replicant paused: {said}"]
+
+
+def test_peer_that_drops_is_no_failure_but_one_that_loses_is() -> None:
+    dropping, losing = result("repmgr", dropped=5, requested=5), result("repmgr", lost=1)
+
+    assert report_of(dropping).failures() == []
+    assert len(report_of(dropping, losing).failures()) == 1
+
+
+def test_ratios_compare_runs_of_the_same_round() -> None:
+    results = [
+        result("ttserver", 0, master_s=1.0),
+        result("repmgr", 1, master_s=1.0),
+        result("ttserver", 1, master_s=0.5),
+        result("repmgr", 0, master_s=4.0),
+        result("ttserver", 1, master_s=9.0, paused=True),
+        result("ttserver", 2, master_s=1.0),
+    ]
+
+    assert ratios(results, 1, "ttserver", "repmgr", lambda r: r.master_rate) == [4.0, 2.0]
