@@ -150,6 +150,7 @@ class ControlServer:
         except Exception as error:  # the edge: it ends one bad request, not the daemon
             if hint_of(error) is None and not isinstance(error, TtserverError):
                 log.exception("control_request_failed")
+                return _error_line(_internal(error))
             return _error_line(error)
 
 
@@ -166,6 +167,14 @@ def _parse_request(line: bytes) -> dict[str, Any]:
 def _bad_request(text: str) -> ControlError:
     return ControlError(
         text, code="BADREQUEST", hint="use the ttserver program of the daemon's own version"
+    )
+
+
+def _internal(error: Exception) -> ControlError:
+    return ControlError(
+        f"daemon made a mistake: {type(error).__name__}: {error}",
+        code="INTERNAL",
+        hint="its log has the whole story; please report it",
     )
 
 

@@ -60,13 +60,12 @@ class Operations:
         return self._status_now().sites
 
     async def _promote(self, _request: dict[str, Any], send: Send) -> object:
+        self._must_be_open("site cannot be promoted")
         manager = self._engine.manager
-        if manager is None or not self._is_open():
+        if manager is None:
             raise ControlError(
-                "site cannot be promoted: "
-                + ("its database is being opened" if manager else "replication is off"),
-                code="TRYAGAIN",
-                hint="wait until it is open, or start without --no-replication",
+                "site cannot be promoted: replication is off",
+                hint="start the daemon without --no-replication",
             )
         manager.promote()
         deadline_s = time.monotonic() + PROMOTE_TIMEOUT_S
@@ -85,6 +84,7 @@ class Operations:
     # -- users
 
     async def _user_list(self, _request: dict[str, Any], _send: Send) -> object:
+        self._must_be_open("users cannot be listed")
         records = await self._engine.read(self._engine.users.list)
         return [_public(record) for record in records]
 
@@ -139,6 +139,14 @@ class Operations:
         self._engine.journal.write(event, **facts)
         # Committed here, and not confirmed elsewhere: the operator must know, as a client would.
         return {"warning": outcome.perm_failed}
+
+    def _must_be_open(self, what: str) -> None:
+        if not self._is_open():
+            raise ControlError(
+                f"{what}: the database is being opened",
+                code="LOADING",
+                hint="wait until it is open: ttserver status --watch",
+            )
 
     def _must_be_master(self) -> None:
         status = self._status_now()

@@ -1,4 +1,4 @@
-"""A stop that cannot be orderly: the library or the event loop is stuck. Five seconds, no more."""
+"""Starts and stops that take too long: recovery, the library or the event loop is stuck."""
 
 import signal
 import subprocess
@@ -18,6 +18,7 @@ import sys, time
 from ttserver import daemon
 from ttserver.cli.main import main
 from ttserver.engine import Engine
+from storage.environment import Environment
 from storage.library import StillInLibrary
 
 async def stuck_in_library(self, timeout_s):
@@ -26,12 +27,18 @@ async def stuck_in_library(self, timeout_s):
 async def stuck_loop(self, timeout_s):
     time.sleep(600)
 
-Engine.stop = {"library": stuck_in_library, "loop": stuck_loop}[sys.argv[1]]
+match sys.argv[1]:
+    case "library":
+        Engine.stop = stuck_in_library
+    case "loop":
+        Engine.stop = stuck_loop
+    case "recovery":
+        Environment.open = lambda self: time.sleep(600)
 main(["--home", sys.argv[2], "run", "--client-listen", "127.0.0.1:0"])
 """
 
 
-def start(site: Site, stuck: str) -> "subprocess.Popen[str]":
+def start(site: Site, stuck: str, *, state: str = "running") -> "subprocess.Popen[str]":
     site.init("master")
     with site.stderr.open("w") as log:
         site.process = subprocess.Popen(
@@ -41,7 +48,7 @@ def start(site: Site, stuck: str) -> "subprocess.Popen[str]":
             text=True,
             cwd=ROOT,
         )
-    site.wait_for_state("running")
+    site.wait_for_state(state)
     return site.process
 
 
@@ -85,3 +92,23 @@ def test_a_second_signal_ends_it_at_once(
     assert process.returncode == 1
     assert time.monotonic() - begun < 4.5
     assert f"second signal ({second.name})" in site.stderr.read_text()
+
+
+def test_a_long_recovery_is_answered_for_and_can_be_stopped(
+    sites: Callable[[str], Site],
+) -> None:
+    site = sites("recovering")
+    start(site, "recovery", state="start-pending")
+    status = site.json("status")
+    assert status["why"] == "its database is being opened"
+    assert (status["serving"], status["pid"]) == (False, site.process.pid if site.process else 0)
+    assert "START-PENDING" in site.cli("status").stdout
+    for command in (("user", "list"), ("user", "remove", "x", "--yes"), ("promote", "--yes")):
+        refused = site.cli(*command)
+        assert refused.returncode == 1
+        assert "HINT: " in refused.stderr
+        assert "Traceback" not in refused.stderr
+    begun = time.monotonic()
+    assert site.end() == 1
+    assert time.monotonic() - begun < 8
+    assert "Traceback" not in site.stderr.read_text()
