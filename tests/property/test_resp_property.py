@@ -310,7 +310,7 @@ class Model:
             b"STRLEN": lambda key: len(data.get(key, b"")),
             b"DEL": lambda *keys: sum(data.pop(key, None) is not None for key in keys),
             b"GETDEL": lambda key: data.pop(key, None),
-            b"MSET": lambda a, b, c, d: data.update({a: b} | {c: d}) or OK,
+            b"MSET": lambda *pairs: (self.set(*pairs[:2]), self.set(*pairs[2:]))[0],
             b"MGET": lambda *keys: [data.get(key) for key in keys],
             b"EXISTS": lambda *keys: sum(key in data for key in keys),
             b"KEYS": lambda _star: sorted(data),

@@ -69,9 +69,8 @@ class Journal:
     def write(self, event: str, /, **facts: object) -> None:
         self.lines.append((event, facts))
 
-    def write_seldom(self, event: str, /, *, every_s: float, burst: int, **facts: object) -> bool:
+    def write_seldom(self, event: str, /, *, every_s: float, burst: int, **facts: object) -> None:
         self.lines.append((event, facts))
-        return True
 
 
 def settings_for(

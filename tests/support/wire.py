@@ -6,11 +6,11 @@ The transport is a fake that keeps what is written; everything behind it is the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import hiredis
 
@@ -49,8 +49,8 @@ class Pipe(asyncio.Transport):
         self.closed = asyncio.Event()
         self.grown = asyncio.Event()
         self.aborted = False
-        self.reading = True
         self.buffered = 0
+        self._reading = True
         self.protocol: ClientSession | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -65,11 +65,14 @@ class Pipe(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed.is_set()
 
+    def is_reading(self) -> bool:
+        return self._reading
+
     def pause_reading(self) -> None:
-        self.reading = False
+        self._reading = False
 
     def resume_reading(self) -> None:
-        self.reading = True
+        self._reading = True
         self.grown.set()
 
     def close(self) -> None:
@@ -97,7 +100,9 @@ class Wire:
         self.pipe.protocol = self.session
         self.session.connection_made(self.pipe)
         self._reader = hiredis.Reader(
-            replyError=Error, notEnoughData=NOTHING, protocolError=AssertionError
+            replyError=cast("Callable[[str], Exception]", Error),
+            notEnoughData=NOTHING,
+            protocolError=AssertionError,
         )
         self._fed = 0
 
@@ -157,7 +162,7 @@ class Wire:
 def packed(*args: object) -> bytes:
     """Encode a command; numbers and text are turned into bytes."""
     parts = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
-    return bytes(hiredis.pack_command(tuple(parts)))
+    return bytes(hiredis.pack_command(cast("Any", tuple(parts))))
 
 
 @asynccontextmanager

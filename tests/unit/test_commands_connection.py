@@ -90,7 +90,7 @@ async def test_a_wrong_password_does_not_log_out(client: Wire) -> None:
 
 async def test_auth_with_a_password_alone_is_explained(stranger: Wire) -> None:
     answer = await stranger.call("AUTH", "secret")
-    assert answer.startswith("ERR AUTH needs a user and a password here")
+    assert answer.startswith("WRONGPASS AUTH needs a user and a password here")
     assert await stranger.call("AUTH", "a", "b", "c") == Error("ERR syntax error")
 
 

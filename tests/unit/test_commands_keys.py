@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.engine import settings_for
 from tests.support.wire import Error, Wire, real_listener, small_listener
 from ttserver.settings import LimitSettings
-
-from tests.support.engine import settings_for
 
 Row = tuple[str, Any]
 INT = Error("ERR value is not an integer or out of range")

@@ -70,7 +70,7 @@ async def auth(client: Client, args: Sequence[bytes]) -> Value:
     """AUTH user password."""
     if len(args) == 2:
         raise CommandError(
-            "ERR AUTH needs a user and a password here: there is no default user, so a "
+            "WRONGPASS AUTH needs a user and a password here: there is no default user, so a "
             "password alone says nothing about who you are"
         )
     if len(args) > 3:
