@@ -31,7 +31,7 @@ _REP_MESSAGE: Final = 3
 _PERMANENT: Final = db.DB_REP_PERMANENT
 _LOG: Final = int(RepType.LOG)
 _UPDATE: Final = int(RepType.UPDATE)
-_SYNC: Final = frozenset({RepType.PAGE, RepType.UPDATE_REQ})
+_SYNC: Final = frozenset({RepType.PAGE, RepType.PAGE_REQ})
 _ASKED: Final = frozenset(
     {RepType.LOG, RepType.PAGE, RepType.BULK_LOG, RepType.BULK_PAGE, RepType.LOG_MORE}
 )
@@ -43,7 +43,8 @@ class Bridge:
     """Routes what the library sends.
 
     Args:
-        queue_bytes_max: high mark of a link's queue, bytes.
+        queue_bytes_max: high mark of a link's queue of live log, bytes.
+        asked_bytes_max: high mark of its queue of what the site asked for, bytes.
         link_stall_s: how long a link may stay over it before it is closed.
         on_permanent: told the LSN of each permanent record on the thread that sends it.
         on_stalled: told a link that was over for too long (any thread).
@@ -54,12 +55,14 @@ class Bridge:
         self,
         *,
         queue_bytes_max: int,
+        asked_bytes_max: int,
         link_stall_s: float,
         on_permanent: Callable[[tuple[int, int]], None],
         on_stalled: Callable[[Link, float], None],
         on_sync_message: Callable[[int, int, bytes], None],
     ) -> None:
         self._mark = queue_bytes_max
+        self._asked_mark = asked_bytes_max
         self._stall_s = link_stall_s
         self._on_permanent = on_permanent
         self._on_stalled = on_stalled
@@ -104,6 +107,8 @@ class Bridge:
             links = self._links
             for link in links:
                 link.put(frame)
+            self.messages_sent += len(links)
+            self.bytes_sent += len(frame) * len(links)
             if flags & _PERMANENT:
                 self.last_permanent = LSN(*lsn)
                 self._on_permanent(lsn)
@@ -118,8 +123,6 @@ class Bridge:
             self.last_broadcast_s = time.monotonic()
             for link in links:
                 link.flush()
-            self.messages_sent += len(links)
-            self.bytes_sent += len(frame) * len(links)
             return
         direct = self._by_eid.get(eid)
         if direct is None:
@@ -128,10 +131,13 @@ class Bridge:
             return
         self.messages_sent += 1
         self.bytes_sent += len(frame)
-        direct.put(frame)
         if kind in _SYNC:
             self._on_sync_message(eid, kind, record)
-        if kind not in _ASKED or direct.queued_bytes > UNSENT_BYTES_MAX:
+        if kind not in _ASKED:
+            direct.write(frame)
+            return
+        direct.put(frame, asked=True)
+        if direct.asked_bytes > UNSENT_BYTES_MAX:
             direct.flush()
 
     def flush(self) -> None:
@@ -143,7 +149,7 @@ class Bridge:
     def is_choked(self, eid: int) -> bool:
         """Whether what a site asked for still fills its queue, so its next request must wait."""
         link = self._by_eid.get(eid)
-        return link is not None and link.queued_bytes > self._mark
+        return link is not None and link.asked_bytes > self._asked_mark
 
     def wait_for_room(self) -> None:
         """Wait until every link is under its high mark; called before a transaction begins.

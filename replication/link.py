@@ -72,8 +72,11 @@ class Link:
         self._on_data = on_data
         self._on_closed = on_closed
         self._lock = threading.Lock()
-        self._queue: deque[bytes] = deque()
-        self._queued_bytes = 0
+        self._live: deque[bytes] = deque()
+        self._asked: deque[bytes] = deque()
+        self._rest = b""  # of the last send call; goes out first
+        self._live_bytes = 0
+        self._asked_bytes = 0
         self._writer_added = False
         self._reading = False
         self._paused = False
@@ -84,7 +87,22 @@ class Link:
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait for the socket."""
-        return self._queued_bytes
+        return len(self._rest) + self._live_bytes + self._asked_bytes
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes of live log (and of what is no log) that wait."""
+        return self._live_bytes
+
+    @property
+    def asked_bytes(self) -> int:
+        """Bytes that the site asked for and that wait."""
+        return self._asked_bytes
+
+    @property
+    def is_paused(self) -> bool:
+        """True while nothing is read, so that silence means nothing."""
+        return self._paused
 
     @property
     def is_closed(self) -> bool:
@@ -92,11 +110,23 @@ class Link:
 
     # -- writing: any thread -------------------------------------------------------------------
 
-    def put(self, frame: bytes) -> None:
-        """Queue a frame without sending. *Thread:* any."""
+    def put(self, frame: bytes, *, asked: bool = False) -> None:
+        """Queue a frame without sending. *Thread:* any.
+
+        Args:
+            asked: the site asked for it (log, pages). It has a queue of its own, and both go out
+                in turns: a site that syncs neither holds up live log nor is starved by it. The
+                library does not mind the order.
+        """
         with self._lock:
-            self._queue.append(frame)
-            self._queued_bytes += len(frame)
+            if self._closed:
+                return
+            if asked:
+                self._asked.append(frame)
+                self._asked_bytes += len(frame)
+            else:
+                self._live.append(frame)
+                self._live_bytes += len(frame)
 
     def write(self, frame: bytes) -> None:
         """Queue a frame and send what the socket takes. *Thread:* any."""
@@ -106,7 +136,7 @@ class Link:
     def flush(self) -> None:
         """Send what the socket takes now; the loop sends the rest. *Thread:* any."""
         with self._lock:
-            if self._writer_added or self._closed or not self._queue:
+            if self._writer_added or self._closed or not self._waits():
                 return
             if self._send_some():
                 return
@@ -116,29 +146,35 @@ class Link:
 
     def _send_some(self) -> bool:
         """Send once; True when nothing is left. Holds the lock."""
-        queue = self._queue
-        parts = []
-        size = 0
-        while queue and size < SEND_BYTES_MAX:
-            part = queue.popleft()
-            parts.append(part)
-            size += len(part)
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        data = self._rest or self._next_data()
         try:
             sent = self._sock.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
             # The reader learns the same and closes; keep the queue's count right until then.
-            queue.clear()
-            self._queued_bytes = 0
+            self._forget()
             return True
-        self._queued_bytes -= sent
         self.bytes_out += sent
-        if sent < len(data):
-            queue.appendleft(data[sent:])
-            return False
-        return not queue
+        self._rest = data[sent:]
+        return not self._waits()
+
+    def _waits(self) -> bool:
+        return bool(self._rest or self._live or self._asked)
+
+    def _next_data(self) -> bytes:
+        """Take what one send call carries: half of it live, half asked for, when both wait."""
+        parts: list[bytes] = []
+        share = SEND_BYTES_MAX // 2 if self._live and self._asked else SEND_BYTES_MAX
+        self._live_bytes -= _take(self._live, parts, share)
+        self._asked_bytes -= _take(self._asked, parts, share)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _forget(self) -> None:
+        self._live.clear()
+        self._asked.clear()
+        self._rest = b""
+        self._live_bytes = self._asked_bytes = 0
 
     def _watch_writable(self) -> None:
         if not self._closed:
@@ -146,7 +182,7 @@ class Link:
 
     def _on_writable(self) -> None:
         with self._lock:
-            if self._closed or not (self._queue and not self._send_some()):
+            if self._closed or not self._waits() or self._send_some():
                 self._writer_added = False
                 done = True
             else:
@@ -207,7 +243,7 @@ class Link:
 
     def close_after_sending(self, reason: str) -> None:
         """Close once the queue is empty."""
-        if self._queued_bytes == 0:
+        if self.queued_bytes == 0:
             self.close(reason)
         else:
             self._close_when_sent = reason
@@ -225,8 +261,7 @@ class Link:
             if self._closed:
                 return
             self._closed = True
-            self._queue.clear()
-            self._queued_bytes = 0
+            self._forget()
         fileno = self._sock.fileno()
         self.loop.remove_reader(fileno)
         self.loop.remove_writer(fileno)
@@ -234,14 +269,24 @@ class Link:
         self._on_closed(self, reason)
 
     def over_for_s(self, mark: int) -> float:
-        """How long the queue has been over `mark` bytes, seconds; 0 when it is not."""
-        if self._queued_bytes <= mark:
+        """How long the queue of live log has been over `mark` bytes, seconds; 0 when it is not."""
+        if self._live_bytes <= mark:
             self.over_since_s = None
             return 0.0
         now_s = time.monotonic()
         if self.over_since_s is None:
             self.over_since_s = now_s
         return now_s - self.over_since_s
+
+
+def _take(queue: deque[bytes], parts: list[bytes], limit: int) -> int:
+    """Move frames from a queue to `parts` until `limit` bytes are reached; returns the bytes."""
+    size = 0
+    while queue and size < limit:
+        part = queue.popleft()
+        parts.append(part)
+        size += len(part)
+    return size
 
 
 def _name(sock: socket.socket) -> str:

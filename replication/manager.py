@@ -48,6 +48,7 @@ from replication.upcalls import SELF_EID, Upcalls
 from replication.wire import LSN, LSN_ZERO
 
 TICK_S = 0.05
+JOURNAL_CHECK_S = 1.0  # the library writes into the journal too, past its size limit
 MEMORY_SAVE_S = 1.0  # the stable LSN is written at most this often
 
 
@@ -133,6 +134,7 @@ class Manager:
         )
         self.bridge = Bridge(
             queue_bytes_max=settings.queue_bytes_max,
+            asked_bytes_max=settings.asked_bytes_max,
             link_stall_s=settings.link_stall_s,
             on_permanent=hooks.permanent,
             on_stalled=self._stalled_from_thread,
@@ -163,6 +165,7 @@ class Manager:
         self._stopping = False
         self._stable_sent = LSN_ZERO
         self._log_file_bytes = 0
+        self._journal_checked_s = 0.0
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -423,15 +426,18 @@ class Manager:
                 self.hooks.role_changed()
         self._send_stable()
         self._keep_memory(now_s)
+        if now_s - self._journal_checked_s >= JOURNAL_CHECK_S:
+            self._journal_checked_s = now_s
+            self.journal.rotate_if_due()
         self._syncs.tick(now_s, self.core.sites, syncing=self.core.syncing)
         self.bridge.flush()
         self._perform()
 
     def _note_heard(self, now_s: float) -> None:
-        """Any byte is a sign of life."""
+        """Any byte is a sign of life; while nothing is read, silence means nothing."""
         for link in self._hub.links():
             state = self.core.sites.links.get(link.number)
-            if state is not None and link.bytes_in != state.bytes_in:
+            if state is not None and (link.is_paused or link.bytes_in != state.bytes_in):
                 state.bytes_in, state.heard_s = link.bytes_in, now_s
                 state.site.heard_s = now_s
                 if state is self.core.master_link:

@@ -72,6 +72,7 @@ class SyncProgress:
 
     Args:
         started_s: when the file list passed.
+        pages_before: pages_done at the last look.
         announced: the start stands in the journal.
         finished: so does the end.
     """
@@ -80,6 +81,7 @@ class SyncProgress:
     files: tuple[FileInfo, ...] = ()
     pages_done: int = 0
     bytes_done: int = 0
+    pages_before: int = 0
     announced: bool = False
     finished: bool = False
 

@@ -20,11 +20,24 @@ class SyncJournal:
 
     def __init__(self, journal: Journal) -> None:
         self.received: SyncProgress | None = None
+        self._offered: SyncProgress | None = None
         self._sent: dict[int, SyncProgress] = {}
         self._journal = journal
         self._written_s = 0.0
 
     # -- counted on library threads ------------------------------------------------------------
+
+    def list_received(self, now_s: float, record: bytes) -> None:
+        """A file list came; it goes to every site, whoever asked. *Thread:* apply."""
+        self._offered = SyncProgress(now_s, tuple(parse_list(record)))
+
+    def begin(self) -> bool:
+        """This site asks for a page; True when that is the first of a sync. *Thread:* any."""
+        offered, self._offered = self._offered, None
+        if offered is None:
+            return False
+        self.received = offered
+        return True
 
     def page_received(self, record_bytes: int) -> None:
         """A page came. *Thread:* apply."""
@@ -39,9 +52,10 @@ class SyncJournal:
 
     # -- in the loop ---------------------------------------------------------------------------
 
-    def list_received(self, now_s: float, record: bytes, master: SiteAddress | None) -> None:
-        """The master's file list came: pages follow."""
-        received = self.received = SyncProgress(now_s, tuple(parse_list(record)))
+    def announce_received(self, master: SiteAddress | None) -> None:
+        """Pages follow."""
+        received = self.received
+        assert received is not None, "a sync has begun"
         self._journal.write(
             "sync_receive_started",
             master=master,
@@ -100,7 +114,10 @@ class SyncJournal:
                 pages=sent.pages_total,
                 bytes=sent.bytes_total,
             )
-        if sent.pages_done < sent.pages_total:
+        # A file that grows or shrinks meanwhile makes the total a guess: a quiet second ends it.
+        quiet = sent.pages_done == sent.pages_before
+        sent.pages_before = sent.pages_done
+        if sent.pages_done < sent.pages_total and not quiet:
             self._journal.write(
                 "sync_send_progress",
                 site=site,

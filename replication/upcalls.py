@@ -90,7 +90,7 @@ class Upcalls:
         if kind == RepType.PAGE:
             self._syncs.page_received(len(record))
         else:
-            later(self._loop, self._on_file_list, record)
+            self._syncs.list_received(self._loop.time(), record)
 
     def membership_logged(self) -> None:
         """A native master changed the membership. *Thread:* apply."""
@@ -109,11 +109,12 @@ class Upcalls:
     # -- on other library threads --------------------------------------------------------------
 
     def sync_sent(self, eid: int, kind: int, record: bytes) -> None:
-        """The bridge sent a page, a file list or the wish for one. *Thread:* any."""
+        """The bridge sent a page, a file list or the wish for a page. *Thread:* any."""
         if kind == RepType.PAGE:
             self._syncs.page_sent(eid, len(record))
-        elif kind == RepType.UPDATE_REQ:
-            later(self._loop, self._on_sync_needed)
+        elif kind == RepType.PAGE_REQ:
+            if self._syncs.begin():
+                later(self._loop, self._on_sync_started)
         else:
             later(self._loop, self._on_file_list_sent, record)
 
@@ -181,14 +182,15 @@ class Upcalls:
                 self._journal.write("alarm_raised", alarm="rollback", why="-", hint="-")
         self._performer.run()
 
-    def _on_sync_needed(self) -> None:
-        """This site asked for a file list: internal initialisation begins."""
-        self._core.sync_started()
-        self._performer.run()
+    def _on_sync_started(self) -> None:
+        """This site asked for pages: internal initialisation has begun.
 
-    def _on_file_list(self, record: bytes) -> None:
-        if self._core.syncing:  # else the list, which goes to every site, is for another
-            self._syncs.list_received(self._loop.time(), record, self._core.master)
+        Asking for the file list is not enough: the library does that after a restart as well,
+        for databases in memory, and then takes no page.
+        """
+        self._core.sync_started()
+        self._syncs.announce_received(self._core.master)
+        self._performer.run()
 
     def _on_file_list_sent(self, record: bytes) -> None:
         connected = [s.eid for s in self._core.sites.values() if s.link is not None]

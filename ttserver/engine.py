@@ -55,6 +55,8 @@ log = structlog.get_logger("ttserver.engine")
 REOPEN_PAUSE_S = 1.0
 REOPEN_PAUSE_MAX_S = 30.0
 USERS_FILE = "users.db"
+ACK_FAILED_EVERY_S = 10.0  # with the replicant down every write fails: once is enough to read
+ACK_FAILED_BURST = 3
 GROUP_ID_BITS = 63
 
 
@@ -616,7 +618,14 @@ class Engine:
         generation = self.generation
         if shortfall is not None:
             self.perm_failed += len(writes)
-            self.journal.write("ack_failed", lsn=lsn, writes=len(writes), why=shortfall)
+            self.journal.write_seldom(
+                "ack_failed",
+                every_s=ACK_FAILED_EVERY_S,
+                burst=ACK_FAILED_BURST,
+                lsn=lsn,
+                writes=len(writes),
+                why=shortfall,
+            )
         for write in writes:
             failed = write.error is not None
             write.tag.on_done(
