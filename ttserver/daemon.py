@@ -42,6 +42,8 @@ ENGINE_TIMEOUT_S = 3.5
 # A thread that holds the interpreter delays the event loop by this much; Python's own 5 ms would
 # be all the time a read may take.
 SWITCH_INTERVAL_S = 0.0005
+# Region files of the default configuration take 25 MB, the first records of a log another 4 MB.
+ROOM_BYTES_MIN = 32_000_000
 # The engine tells of every change of role and state; progress and lag are looked at this often.
 LOOK_S = 0.5
 
@@ -80,6 +82,7 @@ def run(options: RunOptions) -> int:
             {"client.listen": options.client_listen} if options.client_listen else {}
         )
         config = load(options.home, overrides, install=True)
+        options.home.must_have_room(ROOM_BYTES_MIN)
         for warning in config.warnings:
             log.warning("configuration_warning", text=str(warning))
         _prepare_process()

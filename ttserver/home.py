@@ -85,6 +85,29 @@ class Home:
                 hint=f"name it with --home DIR or in ${HOME_VARIABLE}, or make it: ttserver init",
             )
 
+    def must_have_room(self, bytes_min: int) -> None:
+        """Complain about a disk on which the environment cannot be opened; var/db must exist.
+
+        The library maps its region files into memory and writes to them as to memory: where the
+        disk has no block left for a page, the process dies of SIGBUS instead of getting an error.
+
+        Args:
+            bytes_min: what has to be free, counting the old region files, which are made anew.
+
+        Raises:
+            TtserverError: less is free.
+        """
+        found = os.statvfs(self.environment)
+        regions = sum(path.stat().st_blocks * 512 for path in self.environment.glob("__db.*"))
+        free = found.f_bavail * found.f_frsize + regions
+        if free < bytes_min:
+            raise TtserverError(
+                f"disk is full: {free // 1_000_000} MB are free under {self.environment}, "
+                f"{bytes_min // 1_000_000} MB are needed to open it",
+                code="DISKFULL",
+                hint="free space on that file system; `ttserver check` shows how much there is",
+            )
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the HOME against every other daemon, wipe or restore of it.

@@ -1,5 +1,6 @@
 """Which directory is HOME, and that one process at a time has it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,13 @@ def test_a_home_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "ttserver.lock").mkdir()
     with pytest.raises(TtserverError, match="cannot be written"), Home(tmp_path).locked():
         pass
+
+
+def test_a_full_disk_is_told_before_the_library_dies_of_it(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.environment.mkdir(parents=True)
+    home.must_have_room(1)
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(TtserverError, match=r"^disk is full: \d+ MB are free under ") as full:
+        home.must_have_room(2 * free)
+    assert full.value.code == "DISKFULL"
