@@ -110,7 +110,9 @@ class Applier:
         self._generation = 0
         self._membership_seen = False
         self._stopping = False
+        self._applied_lock = threading.Lock()
         self.applied: LSN = LSN(0, 0)
+        self.applied_generation = 0
         self.messages = 0
         self.flushes = 0
         self.broken = 0
@@ -151,6 +153,18 @@ class Applier:
         self._queue.put((eid, frames, size))
         return self._full
 
+    def in_step(self, generation: int, reached: LSN) -> bool:
+        """Take what a sync brought here without a permanent record of its own.
+
+        Returns:
+            True when that is further than what was acknowledged. *Thread:* the loop.
+        """
+        with self._applied_lock:
+            if (generation, reached) <= (self.applied_generation, self.applied):
+                return False
+            self.applied, self.applied_generation = reached, generation
+            return True
+
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -166,7 +180,11 @@ class Applier:
                 for frame in frames:
                     if self._stopping:
                         return
-                    self._take(eid, frame)
+                    try:
+                        self._take(eid, frame)
+                    except Exception as error:  # noqa: BLE001 - the thread's edge: it must go on
+                        self.broken += 1
+                        self._outcomes.broken(eid, error)
                 self._took(size)
                 if self._queue.empty():
                     break
@@ -217,7 +235,7 @@ class Applier:
             self._sync_queue.put((eid, frame))
             return
         elif kind == _VERIFY_REQ:
-            self._env.log_flush()
+            self._flush_log(eid)
         elif kind in _REQUESTS and self._is_choked(eid):
             if len(self._deferred) < DEFERRED_MAX:
                 self._deferred.append((eid, frame))
@@ -266,14 +284,20 @@ class Applier:
             return
         self._reached = None
         if self._flush:
-            try:
-                self._env.log_flush()
-            except db.DBError as error:
-                self._outcomes.broken(0, error)
+            if not self._flush_log(0):
                 return
             self.flushes += 1
-        self.applied = reached
+        with self._applied_lock:
+            self.applied, self.applied_generation = reached, self._generation
         self._outcomes.permanent(self._generation, reached)
+
+    def _flush_log(self, eid: int) -> bool:
+        try:
+            self._env.log_flush()
+        except db.DBError as error:
+            self._outcomes.broken(eid, error)
+            return False
+        return True
 
     def _run_sync(self) -> None:
         while True:

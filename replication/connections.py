@@ -39,10 +39,9 @@ class Connections:
         """A link finished its handshake."""
         state = self._sites.site(address)
         state.dialling = False
-        state.dial_pause_s = DIAL_PAUSE_FIRST_S
         state.electable, state.native, state.heard_s = electable, native, now_s
         state.last_error = ""
-        link = LinkState(number, state, outgoing, native, subordinate, heard_s=now_s)
+        link = LinkState(number, state, outgoing, native, subordinate, since_s=now_s, heard_s=now_s)
         self._sites.links[number] = link
         self._collide(state, link)
         state.links.append(link)
@@ -77,7 +76,10 @@ class Connections:
         if state.links:
             return None
         self._out.note("connection_lost", site=state.address, reason=reason)
-        state.next_dial_s = now_s + DIAL_PAUSE_FIRST_S
+        if now_s - link.since_s >= self._retry_s:
+            state.dial_pause_s = DIAL_PAUSE_FIRST_S
+        # A link that never lasts (a site that rejects this one) is not dialled in a tight circle.
+        state.next_dial_s = max(state.next_dial_s, self._next_dial_s(now_s, state))
         return state
 
     def dial_failed(self, now_s: float, address: SiteAddress, reason: str) -> None:
@@ -87,8 +89,12 @@ class Connections:
         if reason != state.last_error:
             self._out.note("connection_failed", site=address, reason=reason)
         state.last_error = reason
-        state.next_dial_s = now_s + state.dial_pause_s
-        state.dial_pause_s = min(2 * state.dial_pause_s, self._retry_s)
+        state.next_dial_s = self._next_dial_s(now_s, state)
+
+    def _next_dial_s(self, now_s: float, state: SiteState) -> float:
+        pause_s = state.dial_pause_s
+        state.dial_pause_s = min(2 * pause_s, self._retry_s)
+        return now_s + pause_s
 
     def rejected(self, now_s: float, address: SiteAddress, version: int, generation: int) -> None:
         """A site does not take this one for a member."""

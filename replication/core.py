@@ -105,6 +105,8 @@ class Core:
         self._probing: set[SiteAddress] = set()
         self._next_probe_s: float | None = None
         self._forward_generation = 0
+        self._applied = own.last_lsn
+        self._duplicate = False
 
     # -- what the shell asks -------------------------------------------------------------------
 
@@ -176,7 +178,7 @@ class Core:
 
     def _decide(self, now_s: float) -> None:
         decision = coldstart.decide(
-            self.own,
+            self._own_now(),
             list(self._answers.values()),
             self.memory.priorities,
             self.members(),
@@ -230,6 +232,8 @@ class Core:
 
     def joined(self, now_s: float, membership: Membership) -> None:
         """The group took this site in; its database will come with the data."""
+        if self.phase is not Phase.JOINING:
+            return  # promoted meanwhile
         self.group.adopt(membership)
         self.own = replace(self.own, has_membership=True)
         self._out.note("joined_group", members=self.group.names(), version=membership.version)
@@ -237,6 +241,8 @@ class Core:
 
     def join_forwarded(self, now_s: float, to: SiteAddress, generation: int) -> None:
         """The site asked is not master and names another; followed while the generation grows."""
+        if self.phase is not Phase.JOINING:
+            return
         if generation > self._forward_generation and to != self.settings.local:
             self._forward_generation = generation
             self._out.do(effects.Join(to))
@@ -245,6 +251,8 @@ class Core:
 
     def join_failed(self, now_s: float, reason: str) -> None:
         """The request was refused or nobody answered; ask around again later."""
+        if self.phase is not Phase.JOINING:
+            return
         self._wait(
             now_s,
             f"this site was not taken into the group: {reason}",
@@ -265,15 +273,21 @@ class Core:
         if self.phase in (Phase.FOLLOWING, Phase.MASTER):
             self.connections.dial_due(now_s, self.members())
 
-    def new_master(self, eid: int, generation: int) -> None:
+    def new_master(self, now_s: float, eid: int, generation: int) -> None:
         """The library says who is master."""
+        if self.phase in (Phase.MASTER, Phase.TAKING_OVER):
+            return  # said before the library made this site master
         self.generation = max(self.generation, generation)
         self._remembered.generation(self.generation)
         state = self.sites.by_eid(eid)
         self.master = state.address if state else None
         self.elections.master_found()
         self.heartbeats.new_master()
-        self.why = self.hint = None
+        if self.master_link is None:
+            # Its link broke while the news was under way: nobody else would notice.
+            self.elections.call_at(now_s + self.settings.connection_retry_s)
+        if self.phase is Phase.FOLLOWING:
+            self.why = self.hint = None
         self._out.note("new_master", master=self.master, generation=generation)
         self._out.do(effects.RoleChanged())
 
@@ -284,8 +298,15 @@ class Core:
             self._remembered.complete(False)
             self._out.do(effects.RoleChanged())
 
-    def startup_finished(self) -> None:
-        """The library says that this replicant has caught up with the master's log."""
+    def startup_finished(self, reached: LSN) -> None:
+        """The library says that this replicant has caught up with the master's log.
+
+        Args:
+            reached: the last permanent LSN here now.
+        """
+        if self.syncing:
+            # The copy was replaced: what was acknowledged in the old one says nothing here.
+            self._remembered.stable_at_most(reached)
         self.syncing, self.complete, self.startup_done = False, True, True
         self._remembered.complete(True)
         self._out.note("startup_done", master=self.master, generation=self.generation)
@@ -371,9 +392,11 @@ class Core:
     def _own_now(self) -> OwnStanding:
         return replace(
             self.own,
+            last_lsn=self._applied,
             empty=self.own.empty and not self.complete,
             group_id=self.memory.group_id,
             stable_lsn=self.memory.stable_lsn,
+            remembers_group=bool(self.memory.group_id),
             generation=self.generation,
         )
 
@@ -384,15 +407,14 @@ class Core:
             return
         if self.is_master:
             self.group.share_with(link)
-        elif self.client_started and self.master_link is None:
+        elif self.phase is Phase.FOLLOWING and self.master_link is None:
+            # Not while taking over: the library would step down again, unnoticed.
             self._out.do(effects.StartClient())
 
     def link_closed(self, now_s: float, number: int, reason: str) -> None:
         """A link is gone."""
         state = self.connections.closed(now_s, number, reason)
-        if state is None:
-            return
-        if state.address == self.master and not self.is_master:
+        if state is not None and state.address == self.master and not self.is_master:
             self.master = None
             self.elections.master_lost(now_s)
             self._out.note("master_lost", master=state.address, reason=reason)
@@ -437,6 +459,8 @@ class Core:
 
     def elected(self) -> None:
         """This site won."""
+        if self.phase is not Phase.FOLLOWING:
+            return  # promoted meanwhile, or it must not be master; the others vote again
         self._out.note("election_won", priority=self.settings.priority)
         self._take_over(0)
 
@@ -447,6 +471,10 @@ class Core:
 
     def duplicate_master(self, now_s: float) -> None:
         """Two sites are master: step down and let a vote decide."""
+        if self.phase is Phase.TAKING_OVER:
+            self._duplicate = True  # after the library's answer, or it would undo this
+        if not self.is_master:
+            return
         self._out.note("duplicate_master")
         self.master = None
         self._follow(now_s)
@@ -460,8 +488,13 @@ class Core:
         self._out.do(effects.StartMaster(generation_above))
         self._out.do(effects.RoleChanged())
 
-    def became_master(self, generation: int) -> None:
-        """The library made this site master."""
+    def became_master(self, now_s: float, generation: int, last_lsn: LSN) -> None:
+        """The library made this site master.
+
+        Args:
+            last_lsn: the end of the log here; nothing behind it counts as acknowledged any more.
+        """
+        self._applied = last_lsn
         self.generation = generation
         self.client_started = False
         self.phase = Phase.MASTER
@@ -470,13 +503,18 @@ class Core:
         self._remembered.generation(generation)
         self._remembered.complete(True)
         self._remembered.group(self.memory.group_id or self._new_group_id)
+        self._remembered.stable_at_most(last_lsn)
         self._out.note("became_master", generation=generation, priority=self.settings.priority)
         self.why = self.hint = None
         self._out.do(effects.LoadMembership())
         self._out.do(effects.RoleChanged())
+        if self._duplicate:
+            self._duplicate = False
+            self.duplicate_master(now_s)
 
     def takeover_failed(self, now_s: float, reason: str) -> None:
         """The library refused to make this site master."""
+        self._duplicate = False
         self._wait(now_s, f"this site could not become master: {reason}", None)
 
     def membership_loaded(self, now_s: float, membership: Membership | None) -> None:
@@ -487,6 +525,7 @@ class Core:
             self.group.adopt(membership)
             present = self.group.is_present(self.settings.local)
             self.own = replace(self.own, has_membership=present)
+            self._remembered.only(self._others())
         self._dial_due(now_s)
 
     def join_asked(self, request: int, address: SiteAddress) -> None:
@@ -528,28 +567,30 @@ class Core:
         if link is None:
             return
         link.monitored = True
-        if not self.is_master:
+        if self.phase is Phase.FOLLOWING:
             same = generation == self.generation
             self.heartbeats.heard(now_s, lsn, applied, same_generation=same, syncing=self.syncing)
-        elif generation > self.generation:
+        elif self.is_master and generation > self.generation:
             self.duplicate_master(now_s)
-        else:
-            self._out.do(effects.StartMaster(0))  # says NEWMASTER again, the other steps down
+        elif self.is_master:
+            self._out.do(effects.AnnounceMaster())  # the other hears NEWMASTER and steps down
 
     def stable(self, lsn: LSN) -> None:
         """The master says up to where writes were answered OK."""
         self._remembered.stable(lsn)
 
-    def tick(self, now_s: float, last_broadcast_s: float) -> None:
+    def tick(self, now_s: float, last_broadcast_s: float, applied: LSN) -> None:
         """The clock: retries, heartbeats, monitors.
 
         Args:
             last_broadcast_s: when something last went out to every site.
+            applied: the last permanent LSN here.
         """
+        self._applied = applied
         if self._next_probe_s is not None and now_s >= self._next_probe_s:
+            self._next_probe_s = None
             if self.phase is Phase.WAITING:
                 self._probe(now_s)
-            self._next_probe_s = None
         self._dial_due(now_s)
         self._elect_due(now_s)
         if self.is_master:

@@ -21,14 +21,15 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Ask a site to take this one into the group (one-shot); answer with `Core.join_done`."""
+    """Ask a site to take this one into the group (one-shot); answer with `joined`,
+    `join_forwarded` or `join_failed`."""
 
     address: SiteAddress
 
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open a link; answer with `link_ready`, `rejected` or `dial_failed`."""
+    """Open a link; answer with `link_ready` or `dial_failed`."""
 
     address: SiteAddress
 
@@ -76,9 +77,17 @@ class StartClient:
 
 @dataclass(frozen=True, slots=True)
 class StartMaster:
-    """Become master with a generation above this one; answer with `started`."""
+    """Become master with a generation above this one.
+
+    Answer with `became_master` or `takeover_failed`.
+    """
 
     generation_above: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceMaster:
+    """As master, say again that this site is one; nothing to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,7 @@ Effect: TypeAlias = (
     | SendHeartbeat
     | StartClient
     | StartMaster
+    | AnnounceMaster
     | Elect
     | LoadMembership
     | ChangeMembership

@@ -11,7 +11,7 @@ from replication import effects
 from replication.bodies import SiteAddress
 from replication.effects import Outbox
 from replication.membership import Membership
-from replication.messages import OwnCode
+from replication.messages import OwnCode, SiteStatus
 from replication.sites import LinkState, Sites
 
 
@@ -89,6 +89,8 @@ class Group:
 
     def take_over(self, loaded: Membership | None, generation: int) -> None:
         """A new master read its database: make the first list, or announce the one there is."""
+        if self._changing:
+            return  # what was read is older than what is being written
         if loaded is None:
             first = Membership.create(self._local, generation)
             self._out.note("group_created", members=str(self._local), version=first.version)
@@ -103,9 +105,7 @@ class Group:
     def join_asked(self, request: int, address: SiteAddress) -> None:
         """A site asks to be taken in."""
         if self.is_present(address):
-            assert self.membership is not None, "somebody is present in it"
-            body = self.membership.share_for(address)
-            self._out.do(effects.Answer(request, OwnCode.JOIN_SUCCESS, body))
+            self._grant(request, address)
             return
         self._out.note("join_received", site=address)
         self._requests.append((request, address))
@@ -119,8 +119,7 @@ class Group:
         if request is not None:
             address = next(r[1] for r in self._requests if r[0] == request)
             self._drop(request)
-            body = membership.share_for(address)
-            self._out.do(effects.Answer(request, OwnCode.JOIN_SUCCESS, body))
+            self._grant(request, address)
         self.share()
         self._out.do(effects.RoleChanged())
         self._next_change()
@@ -147,14 +146,28 @@ class Group:
             self._out.do(effects.SendOwn(link.number, OwnCode.SHARING, body))
 
     def _next_change(self) -> None:
-        if self._requests and not self._changing:
+        while self._requests and not self._changing:
             request, address = self._requests[0]
-            self._change(self._steps_to_add(address), request)
+            if self.is_present(address):  # it asked twice
+                self._drop(request)
+                self._grant(request, address)
+            else:
+                self._change(self._steps_to_add(address), request)
+
+    def _grant(self, request: int, address: SiteAddress) -> None:
+        assert self.membership is not None, "somebody is present in it"
+        body = self.membership.share_for(address)
+        self._out.do(effects.Answer(request, OwnCode.JOIN_SUCCESS, body))
 
     def _steps_to_add(self, address: SiteAddress) -> tuple[Membership, ...]:
         assert self.membership is not None, "only a master with a list takes sites in"
-        adding = self.membership.adding(address)
-        return (adding, adding.present(address))
+        before, steps = self.membership, []
+        member = before.find(address)
+        if member is not None and member.status is SiteStatus.DELETING:
+            before = before.removed(address)  # a removal that stopped half-way comes first
+            steps.append(before)
+        adding = before.adding(address)
+        return (*steps, adding, adding.present(address))
 
     def _change(self, steps: tuple[Membership, ...], request: int | None) -> None:
         self._changing = True

@@ -7,6 +7,7 @@ mean is the manager's business.
 import asyncio
 import contextlib
 import itertools
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +30,13 @@ from replication.peer_events import (
 )
 from replication.wire import Frame
 
+log = logging.getLogger(__name__)
+
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 STRANGERS_MAX: Final = 64  # connections that have not said who they are; more are turned away
-HELD_FRAMES_MAX: Final = 4096  # of a link that is not released yet
+# Of a link that is not released yet: its site says what it holds in its first bytes.
+HELD_FRAMES_MAX: Final = 4096
+HELD_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class Handler(Protocol):
@@ -71,6 +76,7 @@ class _Open:
     timer: asyncio.TimerHandle | None = None
     ready: bool = False
     held: list[Frame] = field(default_factory=list)
+    held_bytes: int = 0
     outcome: "asyncio.Future[Event] | None" = None
     reason: str = ""
 
@@ -81,8 +87,9 @@ class Hub:
     Args:
         loop: the event loop.
         local: what this site says of itself.
-        listen: where to listen.
+        listen: where to listen; port 0 lets the kernel choose.
         handler: whom to tell.
+        handshake_timeout_s: how long a caller may take to say who it is.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class Hub:
         local: LocalSite,
         listen: SiteAddress,
         handler: Handler,
+        handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
     ) -> None:
         self._loop = loop
         self._local = local
@@ -98,6 +106,8 @@ class Hub:
         self._listener = network.Listener(loop, listen, self._on_socket)
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
+        self._ready: tuple[Link, ...] = ()
+        self._handshake_timeout_s = handshake_timeout_s
         self._strangers = 0
         self._stopped = False
 
@@ -116,9 +126,14 @@ class Hub:
         for entry in list(self._open.values()):
             entry.link.close("this site is stopping")
 
-    def links(self) -> list[Link]:
-        """The links that are ready."""
-        return [entry.link for entry in self._open.values() if entry.ready]
+    def links(self) -> tuple[Link, ...]:
+        """The links that are ready. *Thread:* any: the tuple is replaced, never changed."""
+        return self._ready
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return self._listener.port
 
     def link(self, number: int) -> Link | None:
         """A link by its number, None when it is gone."""
@@ -131,8 +146,8 @@ class Hub:
         """Open a replication link; `Handler.ready` is called before this returns.
 
         Raises:
-            ReplicationError: not reached, or the other side is not that site.
-            RejectedError: it does not take this site for a member.
+            ReplicationError: not reached, or the other side is not that site. That it does not
+                take this site for a member comes later, as an event of the ready link.
         """
         sock = await self._connect(address)
         peer = Peer(Role.DIALLER, self._local, expected=address)
@@ -178,7 +193,7 @@ class Hub:
     async def _connect(self, address: SiteAddress) -> socket.socket:
         try:
             return await network.connect(self._loop, address)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: a name that no resolver takes
             raise ReplicationError(
                 f"{address} cannot be reached: {error}",
                 code="unreachable",
@@ -196,11 +211,15 @@ class Hub:
         entry.link.start_reading()
 
     def _add(self, sock: socket.socket, peer: Peer, *, outgoing: bool) -> _Open:
+        if self._stopped:
+            sock.close()
+            raise ReplicationError("this site is stopping", code="stopping", hint="nothing to do.")
         number = next(self._numbers)
         link = Link(self._loop, sock, peer, number, self._on_data, self._on_closed)
         entry = _Open(link, outgoing)
+        timeout_s = self._handshake_timeout_s
         entry.timer = self._loop.call_later(
-            HANDSHAKE_TIMEOUT_S, link.close, f"no handshake in {HANDSHAKE_TIMEOUT_S:.0f} s"
+            timeout_s, link.close, f"no handshake in {timeout_s:g} s"
         )
         self._open[number] = entry
         return entry
@@ -212,7 +231,13 @@ class Hub:
         if entry is None:
             return
         events = link.peer.receive_data(data) if data else link.peer.receive_eof()
-        self._dispatch(entry, events, len(data))
+        try:
+            self._dispatch(entry, events, len(data))
+        except Exception:
+            # A bug of ours: events behind it are lost, so the link must begin anew.
+            log.exception("replication_link_failed from=%s", link.remote_name)
+            entry.reason = "an internal error of this site; its log says more"
+            link.close(entry.reason)
         if not link.is_closed:
             link.send_machine_output()
 
@@ -223,7 +248,9 @@ class Hub:
                 frames.append(event)
                 continue
             if frames:
-                self._pass_frames(entry, frames, 0)
+                passed = _size(frames)
+                size = max(0, size - passed)
+                self._pass_frames(entry, frames, passed)
                 frames = []
             self._on_event(entry, event)
             if entry.link.is_closed:
@@ -235,10 +262,11 @@ class Hub:
         if entry.link.released:
             if frames:
                 self._handler.frames(entry.link, frames, size)
-        elif len(entry.held) + len(frames) > HELD_FRAMES_MAX:
+            return
+        entry.held.extend(frames)
+        entry.held_bytes += size
+        if len(entry.held) > HELD_FRAMES_MAX or entry.held_bytes > HELD_BYTES_MAX:
             entry.link.close("it sent messages before it said what it holds")
-        else:
-            entry.held.extend(frames)
 
     def release(self, link: Link) -> None:
         """Let the link's messages through, those held first."""
@@ -247,8 +275,9 @@ class Hub:
             return
         link.released = True
         held, entry.held = entry.held, []
+        entry.held_bytes = 0
         if held:
-            self._handler.frames(link, held, sum(len(f.control) + len(f.rec) for f in held))
+            self._handler.frames(link, held, _size(held))
 
     def _on_event(self, entry: _Open, event: Event) -> None:
         link = entry.link
@@ -290,6 +319,7 @@ class Hub:
 
     def _become_ready(self, entry: _Open, site: SiteIdentified) -> None:
         entry.ready = True
+        self._ready = (*self._ready, entry.link)
         self._forget_timer(entry)
         # What the machine still has to say must be out before anything of ours.
         entry.link.send_machine_output()
@@ -312,6 +342,7 @@ class Hub:
         if entry is None:
             return
         self._forget_timer(entry)
+        self._ready = tuple(other for other in self._ready if other is not link)
         reason = entry.reason or reason
         if entry.outcome is not None and not entry.outcome.done():
             entry.outcome.set_exception(
@@ -319,6 +350,10 @@ class Hub:
             )
         if entry.ready:
             self._handler.closed(link, reason)
+
+
+def _size(frames: Sequence[Frame]) -> int:
+    return sum(len(frame.control) + len(frame.rec) for frame in frames)
 
 
 def later(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:

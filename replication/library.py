@@ -67,11 +67,24 @@ def start_master(env: db.DBEnv, generation_above: int) -> int:
     return int(env.rep_stat()["gen"])
 
 
-def flushed_position(env: db.DBEnv) -> LSN:
-    """Flush the log and return the last permanent record in it: what may be acknowledged now."""
-    reached = LSN(*env.rep_stat()["max_perm_lsn"])
+@dataclass(frozen=True, slots=True)
+class InStep:
+    """What may be acknowledged at the end of a sync; `reached` is (0, 0) when it goes on."""
+
+    generation: int
+    reached: LSN
+
+
+def in_step(env: db.DBEnv) -> InStep:
+    """Flush the log and return how far this site follows its master.
+
+    The library's last permanent LSN means something only after it compared the two logs: before
+    that it may be of records that the master never had.
+    """
+    stat = env.rep_stat()
     env.log_flush()
-    return reached
+    reached = LSN(*stat["max_perm_lsn"]) if stat["startup_complete"] else LSN(0, 0)
+    return InStep(int(stat["gen"]), reached)
 
 
 def elect(env: db.DBEnv, nsites: int, nvotes: int) -> str:

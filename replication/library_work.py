@@ -23,6 +23,9 @@ from replication.wire import LSN
 
 T = TypeVar("T")
 
+LOCKOUT_PAUSE_S = 0.05
+LOCKOUT_TRIES_MAX = 100  # some seconds: a checkpoint, or internal initialisation being set up
+
 
 class Calls(Protocol):
     """A thread that runs calls one after the other (storage's Worker)."""
@@ -67,45 +70,68 @@ class LibraryWork:
         """Run a library call on the environment's thread. *Cancellation:* it may still run."""
         return await asyncio.wrap_future(self._calls.submit(call))
 
+    async def _unlocked(self, call: Callable[[], T]) -> T:
+        """Call; while another change of role holds the library, try again for a while."""
+        for _ in range(LOCKOUT_TRIES_MAX - 1):
+            try:
+                return await self.call(call)
+            except (db.DBRepLockoutError, db.DBLockDeadlockError):
+                await asyncio.sleep(LOCKOUT_PAUSE_S)
+        return await self.call(call)
+
     async def start_client(self) -> None:
         """Become a client, or, being one, look for the master."""
         env = self._env
-        try:
-            await self.call(lambda: library.start_client(env))
-        except db.DBError as error:
-            self._on_broken(0, error)
+        await self._start_quietly(lambda: library.start_client(env))
 
     async def start_master(self, generation_above: int) -> None:
-        """Become master; a master says again that it is one."""
+        """Become master."""
         env = self._env
-        repeated = self._core.is_master
 
         def start() -> LogStanding:
             library.start_master(env, generation_above)
             return library.standing(env)
 
         try:
-            held = await self.call(start)
-        except db.DBError as error:
-            self._core.takeover_failed(self._loop.time(), str(error.args[-1]))
+            held = await self._unlocked(start)
+        except Exception as error:
+            # Whatever it was: the core waits for an answer.
+            self._core.takeover_failed(self._loop.time(), str(error))
+            if not isinstance(error, db.DBError):
+                raise
             return
-        if not repeated:
-            self._on_master(held.generation, held.last_lsn)
-            self._core.became_master(held.generation)
+        self._on_master(held.generation, held.last_lsn)
+        self._core.became_master(self._loop.time(), held.generation, held.last_lsn)
+
+    async def announce_master(self) -> None:
+        """Say again that this site is master, if it still is one."""
+        env = self._env
+        if self._core.is_master:
+            await self._start_quietly(lambda: env.rep_start(db.DB_REP_MASTER))
+
+    async def _start_quietly(self, start: Callable[[], None]) -> None:
+        """Call rep_start where nobody waits for the outcome."""
+        try:
+            await self._unlocked(start)
+        except db.DBError as error:
+            self._on_broken(0, error)
 
     async def elect(self, nsites: int, nvotes: int) -> None:
         """Hold an election."""
         env = self._env
-        outcome = await asyncio.wrap_future(
-            self._votes.submit(lambda: library.elect(env, nsites, nvotes))
-        )
-        self._core.election_over(self._loop.time(), outcome)
+        outcome = "the election failed"
+        try:
+            outcome = await asyncio.wrap_future(
+                self._votes.submit(lambda: library.elect(env, nsites, nvotes))
+            )
+        finally:
+            self._core.election_over(self._loop.time(), outcome)
 
     async def new_master(self, eid: int) -> None:
         """The library says who is master; find out in which generation."""
         env = self._env
         generation = await self.call(lambda: int(env.rep_stat()["gen"]))
-        self._core.new_master(eid, generation)
+        self._core.new_master(self._loop.time(), eid, generation)
 
     async def load_membership(self) -> None:
         """Read the membership database."""
@@ -122,7 +148,9 @@ class LibraryWork:
         env, generation = self._env, self._core.generation
         try:
             members = await self.call(lambda: gmdb.write(env, steps, generation))
-        except (ReplicationError, db.DBError) as error:
+        except Exception as error:
             self._core.membership_failed(request, str(error))
+            if not isinstance(error, (ReplicationError, db.DBError)):
+                raise
         else:
             self._core.membership_changed(members, request)

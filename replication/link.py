@@ -25,6 +25,7 @@ SEND_BYTES_MAX = 256 * 1024  # one send call; more would only copy twice
 KEEPALIVE_IDLE_S = 5
 KEEPALIVE_INTERVAL_S = 2
 KEEPALIVE_PROBES = 3
+LINGER_S = 1.0  # how long a link that is over waits for the other side to close
 USER_TIMEOUT_MS = 10_000  # unacknowledged bytes for so long: the other host is gone
 
 
@@ -81,6 +82,8 @@ class Link:
         self._reading = False
         self._paused = False
         self._closed = False
+        self._lingering = False
+        self._linger_timer: asyncio.TimerHandle | None = None
         self._close_when_sent: str | None = None
         self.remote_name = _name(sock)
 
@@ -119,8 +122,8 @@ class Link:
                 library does not mind the order.
         """
         with self._lock:
-            if self._closed:
-                return
+            if self._closed or self._lingering:
+                return  # nobody reads it; its site catches up from the log
             if asked:
                 self._asked.append(frame)
                 self._asked_bytes += len(frame)
@@ -190,7 +193,7 @@ class Link:
         if done and not self._closed:
             self.loop.remove_writer(self._sock.fileno())
             if self._close_when_sent is not None:
-                self.close(self._close_when_sent)
+                self._linger(self._close_when_sent)
 
     # -- reading: the loop ---------------------------------------------------------------------
 
@@ -225,11 +228,13 @@ class Link:
             self.close(error.strerror or str(error))
             return
         if not data:
-            self._on_data(self, b"")
+            if not self._lingering:
+                self._on_data(self, b"")
             self.close("the other site closed the connection")
             return
         self.bytes_in += len(data)
-        self._on_data(self, data)
+        if not self._lingering:
+            self._on_data(self, data)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -242,11 +247,34 @@ class Link:
             self.close_after_sending("the exchange is over")
 
     def close_after_sending(self, reason: str) -> None:
-        """Close once the queue is empty."""
+        """Close once the other side has everything.
+
+        The sending side is shut down when the queue is empty; then the link reads to the end, for
+        `LINGER_S` at most: closing with unread bytes would reset the connection, and what the
+        kernel still holds for the other side would be lost.
+        """
+        if self._closed or self._lingering or self._close_when_sent is not None:
+            return
+        self.flush()
         if self.queued_bytes == 0:
-            self.close(reason)
+            self._linger(reason)
         else:
             self._close_when_sent = reason
+
+    def _linger(self, reason: str) -> None:
+        with self._lock:
+            if self._closed or self._lingering:
+                return
+            self._lingering = True
+            self._forget()
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close(reason)
+            return
+        self._linger_timer = self.loop.call_later(LINGER_S, self.close, reason)
+        self._paused = False
+        self.start_reading()
 
     def abort(self, reason: str) -> None:
         """Close with a reset, dropping what the kernel still holds."""
@@ -262,6 +290,8 @@ class Link:
                 return
             self._closed = True
             self._forget()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
         fileno = self._sock.fileno()
         self.loop.remove_reader(fileno)
         self.loop.remove_writer(fileno)

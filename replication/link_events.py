@@ -11,6 +11,7 @@ from replication.acks import AckTable
 from replication.apply import Applier
 from replication.bodies import Standing
 from replication.core import Core
+from replication.errors import RemoteProtocolError
 from replication.hub import Hub
 from replication.journal import Journal
 from replication.link import Link
@@ -65,6 +66,7 @@ class LinkEvents:
         self._hub: Hub
         self._performer: Performer
         self._stopping = False
+        self._early: dict[int, tuple[int, LSN]] = {}
 
     def attach(self, hub: Hub, performer: Performer) -> None:
         """Give it the parts that are made after it."""
@@ -147,8 +149,7 @@ class LinkEvents:
         now_s = self._loop.time()
         match event:
             case Ack(generation, lsn):
-                if link.eid and self._table.record(link.eid, generation, lsn):
-                    self._on_acked(link.eid, lsn)
+                self._on_ack(link.eid, generation, lsn)
                 return
             case StableLsn(generation, lsn):
                 if generation == self._core.generation:
@@ -162,7 +163,10 @@ class LinkEvents:
                 body = bodies.encode_standing(self._standing())
                 link.write(wire.encode_own(OwnCode.SITE_STANDING, body))
             case MembershipShared(sites):
-                self._core.membership_shared(Membership.from_list(sites))
+                try:
+                    self._core.membership_shared(Membership.from_list(sites))
+                except RemoteProtocolError as error:
+                    link.close(str(error))
             case ParametersChanged(_, electable):
                 self._core.parameters_changed(link.number, electable=electable)
             case Rejected(version, generation):
@@ -172,6 +176,21 @@ class LinkEvents:
             case _:
                 log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
         self._performer.run()
+
+    def _on_ack(self, eid: int, generation: int, lsn: LSN) -> None:
+        if not eid:
+            return  # its link is not released: it cannot have applied anything of it
+        if self._table.record(eid, generation, lsn):
+            self._on_acked(eid, lsn)
+        elif generation > self._table.generation:
+            self._early[eid] = (generation, lsn)
+
+    def began_generation(self, generation: int) -> None:
+        """This site became master: count what was acknowledged before the library returned."""
+        early, self._early = self._early, {}
+        for eid, (of_generation, lsn) in early.items():
+            if of_generation == generation:
+                self._on_ack(eid, generation, lsn)
 
     def _on_standing(self, link: Link, standing: Standing) -> None:
         state = self._core.sites.links.get(link.number)

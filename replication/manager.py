@@ -48,6 +48,7 @@ from replication.upcalls import SELF_EID, Upcalls
 from replication.wire import LSN, LSN_ZERO
 
 TICK_S = 0.05
+LATE_S = 10 * TICK_S  # the process stood still for so long: what came meanwhile is not read yet
 JOURNAL_CHECK_S = 1.0  # the library writes into the journal too, past its size limit
 MEMORY_SAVE_S = 1.0  # the stable LSN is written at most this often
 
@@ -143,6 +144,7 @@ class Manager:
         self.rollbacks = 0
         self.lagging: set[int] = set()
         self.started_s = 0.0
+        self._ticked_s = 0.0
         self._memory_path = memory_path
         self._memory = memory.load(memory_path)
         self._saved_memory = self._memory
@@ -190,7 +192,7 @@ class Manager:
         self.applier.applied = held.last_lsn
         await self._hub.start()
         self.applier.start()
-        self.started_s = self._loop.time()
+        self.started_s = self._ticked_s = self._loop.time()
         self.core.start(self.started_s)
         self._perform()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
@@ -264,7 +266,7 @@ class Manager:
             work,
             self._tasks,
             self.standing,
-            self._save_memory,
+            self._keep,
         )
         self._performer = Performer(self.core, means, self._changed)
         self._link_events.attach(self._hub, self._performer)
@@ -276,11 +278,15 @@ class Manager:
         self._stopping = True
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._upcalls is None:
+            return  # it never got that far
         self.pending.fail_all("the site is stopping")
         self._link_events.stop()
         self._hub.stop()
         await self._tasks.stop()
-        memory.save(self._memory_path, self.core.memory)
+        # By the thread that saved it before: two at once would damage the file.
+        last = self._save_memory(self.core.memory)
+        await asyncio.wait([last], timeout=MEMORY_SAVE_S)
 
     # -- what others ask -----------------------------------------------------------------------
 
@@ -415,9 +421,10 @@ class Manager:
     def _tick(self) -> None:
         now_s = self._loop.time()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
-        self._note_heard(now_s)
+        self._note_heard(now_s, late=now_s - self._ticked_s > LATE_S)
+        self._ticked_s = now_s
         # The bridge's clock is time.monotonic, as is the loop's.
-        self.core.tick(now_s, self.bridge.last_broadcast_s)
+        self.core.tick(now_s, self.bridge.last_broadcast_s, self.applied)
         self.pending.expire(now_s)
         if not self._ran:
             waited = now_s - self.started_s >= self.settings.start_wait_s
@@ -433,11 +440,11 @@ class Manager:
         self.bridge.flush()
         self._perform()
 
-    def _note_heard(self, now_s: float) -> None:
+    def _note_heard(self, now_s: float, *, late: bool) -> None:
         """Any byte is a sign of life; while nothing is read, silence means nothing."""
         for link in self._hub.links():
             state = self.core.sites.links.get(link.number)
-            if state is not None and (link.is_paused or link.bytes_in != state.bytes_in):
+            if state is not None and (late or link.is_paused or link.bytes_in != state.bytes_in):
                 state.bytes_in, state.heard_s = link.bytes_in, now_s
                 state.site.heard_s = now_s
                 if state is self.core.master_link:
@@ -453,15 +460,29 @@ class Manager:
             if link.released and link.peer.remote and not link.peer.remote.native:
                 link.write(wire.encode_own(OwnCode.STABLE_LSN, body))
 
+    def _keep(self, kept: memory.Memory) -> None:
+        self._save_memory(kept)
+
     def _keep_memory(self, now_s: float) -> None:
         kept = self.core.memory
         if kept != self._saved_memory and now_s - self._memory_saved_s >= MEMORY_SAVE_S:
             self._save_memory(kept)
 
-    def _save_memory(self, kept: memory.Memory) -> None:
+    def _save_memory(self, kept: memory.Memory) -> asyncio.Future[None]:
         self._saved_memory = kept
         self._memory_saved_s = self._loop.time()
-        self._calls.submit(lambda: memory.save(self._memory_path, kept))
+        saved = asyncio.wrap_future(
+            self._calls.submit(lambda: memory.save(self._memory_path, kept))
+        )
+        saved.add_done_callback(self._memory_saved)
+        return saved
+
+    def _memory_saved(self, saved: asyncio.Future[None]) -> None:
+        if not saved.cancelled() and (error := saved.exception()) is not None:
+            self._saved_memory = self._memory  # so that it is tried again
+            if not self._stopping:
+                why, hint = str(error), f"make room or correct the rights of {self._memory_path}"
+                self.journal.write("alarm_raised", alarm="not remembered", why=why, hint=hint)
 
     # -- changes -------------------------------------------------------------------------------
 
@@ -480,8 +501,10 @@ class Manager:
         for state in self.core.sites.values():
             chosen = state.link
             self.bridge.set_link(state.eid, self._hub.link(chosen.number) if chosen else None)
-        if self._acks.route(self._ack_links()) and self.applier.applied != LSN_ZERO:
-            # What was applied before the link was known to be the master's, said now.
+        changed = self._acks.route(self._ack_links())
+        # What was applied before the link was known to be the master's, said now. Not what is of
+        # an earlier generation: the new master may never have had it.
+        if changed and self.applier.applied_generation == self.core.generation:
             self._acks.send(self.core.generation, self.applier.applied)
 
     def _ack_links(self) -> list[Link]:
@@ -499,6 +522,7 @@ class Manager:
         self.roster.rebuild(self.core)
         self.pending.sites_changed()
         self._stable_sent = LSN_ZERO
+        self._link_events.began_generation(generation)
         self.bridge.last_permanent = max(self.bridge.last_permanent, last)
 
     def _acked(self, eid: int, lsn: LSN) -> None:

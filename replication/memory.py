@@ -7,10 +7,11 @@ that it was in a group, and does not make itself the master of those who hold th
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from replication.bodies import SiteAddress
+from replication.bodies import SiteAddress, check_address
 from replication.errors import ReplicationError
 from replication.wire import LSN, LSN_ZERO
 
@@ -40,14 +41,17 @@ class Memory:
         return replace(self, priorities={**self.priorities, address: priority})
 
 
-class _File(msgspec.Struct):
-    """The file's shape; addresses are `host:port` there."""
+_U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
-    group_id: str = "0"
-    stable_lsn: tuple[int, int] = (0, 0)
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    """The file's shape; addresses are `host:port` there, the group's number is hexadecimal."""
+
+    group_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,16}$")] = "0"
+    stable_lsn: tuple[_U32, _U32] = (0, 0)
     complete: bool = False
-    priorities: dict[str, int] = {}
-    generation: int = 0
+    priorities: dict[str, _U32] = {}
+    generation: _U32 = 0
 
 
 def load(path: Path) -> Memory:
@@ -60,14 +64,20 @@ def load(path: Path) -> Memory:
         raw = path.read_bytes()
     except FileNotFoundError:
         return Memory()
+    except OSError as error:
+        raise ReplicationError(
+            f"{path} cannot be read: {error.strerror}",
+            code="memory_unreadable",
+            hint=f"make {path} readable for the user that runs ttserver.",
+        ) from error
     try:
         shape = msgspec.json.decode(raw, type=_File)
         priorities = {}
         for name, priority in shape.priorities.items():
             host, _, port = name.rpartition(":")
-            priorities[SiteAddress(host, int(port))] = priority
+            priorities[check_address(SiteAddress(host, int(port)))] = priority
         group_id = int(shape.group_id, 16)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, ReplicationError) as error:
         raise ReplicationError(
             f"{path} is damaged: {error}",
             code="memory_damaged",
@@ -92,3 +102,8 @@ def save(path: Path, memory: Memory) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the name too must outlive a loss of power
+    finally:
+        os.close(directory)

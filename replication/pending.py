@@ -79,7 +79,7 @@ class Pending:
 
     def acked(self) -> None:
         """A site got further: release what that permits."""
-        for policy, queue in self._queues.items():
+        for policy, queue in list(self._queues.items()):
             reached = self._reached[policy] = self._compute(policy)
             if reached is None:
                 continue
@@ -91,33 +91,39 @@ class Pending:
         self._reached.clear()
         self.acked()
         sites = self._sites()
-        for policy, queue in self._queues.items():
+        for policy, queue in list(self._queues.items()):
+            # From the end: what holds for a write holds for all before it.
+            lost: list[tuple[Waiting, str]] = []
             while queue:
-                head = queue[0]
-                reason = can_be_met(policy, sites, head.lsn, two_site_strict=self._strict)
+                reason = can_be_met(policy, sites, queue[-1].lsn, two_site_strict=self._strict)
                 if reason is None:
                     break
-                queue.popleft()
-                self._fail(head, reason)
+                lost.append((queue.pop(), reason))
+            for waiting, reason in reversed(lost):
+                self._fail(waiting, reason)
 
     def expire(self, now_s: float) -> None:
         """Answer what waited for too long."""
-        for policy, queue in self._queues.items():
-            if not queue or queue[0].deadline_s > now_s:
+        for policy, queue in list(self._queues.items()):
+            # Each has its own time: a patient one at the head must not hold up those behind it.
+            expired = [waiting for waiting in queue if waiting.deadline_s <= now_s]
+            if not expired:
                 continue
+            self._queues[policy] = deque(w for w in queue if w.deadline_s > now_s)
             sites = self._sites()
             lesser = policy_lsn(policy_after_timeout(policy), sites, two_site_strict=self._strict)
-            while queue and queue[0].deadline_s <= now_s:
-                head = queue.popleft()
-                if lesser is not None and head.lsn <= lesser:
-                    self._ok(head)
+            for waiting in expired:
+                if lesser is not None and waiting.lsn <= lesser:
+                    self._ok(waiting)
                 else:
-                    text = describe_shortfall(policy, sites, head.lsn, two_site_strict=self._strict)
-                    self._fail(head, text)
+                    text = describe_shortfall(
+                        policy, sites, waiting.lsn, two_site_strict=self._strict
+                    )
+                    self._fail(waiting, text)
 
     def fail_all(self, reason: str) -> None:
         """This site is master no longer: nothing that waits can be confirmed."""
-        for queue in self._queues.values():
+        for queue in list(self._queues.values()):
             while queue:
                 self._fail(queue.popleft(), reason)
         self._reached.clear()

@@ -50,20 +50,34 @@ class Performer:
         self._means = means
         self._on_changed = on_changed
         self._requests: dict[int, Link] = {}
+        self._running = False
 
     def run(self) -> None:
-        """Do everything decided so far; what is decided meanwhile is done as well."""
-        changed = False
-        while pending := self._core.take():
-            for effect in pending:
-                changed = self._do(effect) or changed
-        if changed:
-            self._on_changed()
+        """Do everything decided so far; what is decided meanwhile is done after it, in order."""
+        if self._running:
+            return  # called back from something done below, which goes on
+        self._running = True
+        try:
+            while pending := self._core.take():
+                changed = False
+                for effect in pending:
+                    changed = self._try(effect) or changed
+                if changed:
+                    self._on_changed()
+        finally:
+            self._running = False
 
     def request(self, link: Link) -> int:
         """Keep a one-shot link until its Answer; returns the request's number."""
         self._requests[link.number] = link
         return link.number
+
+    def _try(self, effect: effects.Effect) -> bool:
+        try:
+            return self._do(effect)
+        except Exception as error:  # noqa: BLE001 - those behind it must still be done
+            self._means.tasks.report(error)
+            return False
 
     def _do(self, effect: effects.Effect) -> bool:
         """Do one thing; True when roles or links changed."""
@@ -133,6 +147,7 @@ class Performer:
         self,
         effect: effects.StartClient
         | effects.StartMaster
+        | effects.AnnounceMaster
         | effects.Elect
         | effects.LoadMembership
         | effects.ChangeMembership,
@@ -143,6 +158,8 @@ class Performer:
                 spawn(library.start_client())
             case effects.StartMaster(generation_above):
                 spawn(library.start_master(generation_above))
+            case effects.AnnounceMaster():
+                spawn(library.announce_master())
             case effects.Elect(nsites, nvotes):
                 spawn(library.elect(nsites, nvotes))
             case effects.LoadMembership():

@@ -1,11 +1,12 @@
 """What a site remembers beside its environment, and when that must be written (no I/O)."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from replication.bodies import SiteAddress
 from replication.effects import Outbox, SaveMemory
 from replication.memory import Memory
-from replication.wire import LSN
+from replication.wire import LSN, LSN_ZERO
 
 
 class Remembered:
@@ -30,8 +31,11 @@ class Remembered:
             self._keep(replace(self.memory, generation=generation))
 
     def group(self, group_id: int) -> None:
-        """The data here belongs to this group."""
-        self._keep(replace(self.memory, group_id=group_id))
+        """The data here belongs to this group; an LSN of another one means nothing in it."""
+        if group_id != self.memory.group_id:
+            had = self.memory.group_id
+            stable_lsn = LSN_ZERO if had else self.memory.stable_lsn
+            self._keep(replace(self.memory, group_id=group_id, stable_lsn=stable_lsn))
 
     def priority(self, address: SiteAddress, priority: int) -> None:
         """A site told its priority."""
@@ -42,6 +46,16 @@ class Remembered:
         if lsn > self.memory.stable_lsn:
             # Kept at the shell's own pace, not written at each step.
             self.memory = replace(self.memory, stable_lsn=lsn)
+
+    def stable_at_most(self, lsn: LSN) -> None:
+        """The operator gave up what lies behind `lsn`, or the copy here is being replaced."""
+        if lsn < self.memory.stable_lsn:
+            self._keep(replace(self.memory, stable_lsn=lsn))
+
+    def only(self, addresses: Collection[SiteAddress]) -> None:
+        """Forget sites that are members no longer."""
+        priorities = {a: p for a, p in self.memory.priorities.items() if a in addresses}
+        self._keep(replace(self.memory, priorities=priorities))
 
     def _keep(self, memory: Memory) -> None:
         if memory != self.memory:

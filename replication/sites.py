@@ -15,6 +15,7 @@ class LinkState:
 
     Args:
         released: its messages may go to the library.
+        since_s: when it was ready.
         monitored: a heartbeat came on it, so silence means something.
     """
 
@@ -24,6 +25,7 @@ class LinkState:
     native: bool
     subordinate: bool
     released: bool = False
+    since_s: float = 0.0
     heard_s: float = 0.0
     bytes_in: int = 0
     monitored: bool = False

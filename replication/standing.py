@@ -54,7 +54,7 @@ def describe(core: Core, applied: LSN, stable: LSN, clients: SiteAddress | None)
     version, generation = core.group.rejection
     return Standing(
         max(core.generation, core.memory.generation),
-        max(applied, core.own.last_lsn),
+        applied,
         max(core.memory.stable_lsn, stable),
         core.settings.priority,
         int(flags),

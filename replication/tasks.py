@@ -47,10 +47,14 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def report(self, error: BaseException) -> None:
+        """Say loudly that something failed that never should: a bug of ours."""
+        log.error("replication_task_failed", exc_info=error)
+        self._on_failed(error)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("replication_task_failed", exc_info=error)
-            self._on_failed(error)
+            self.report(error)
         if not self._stopping:
             self._on_done()

@@ -25,7 +25,7 @@ from replication.messages import RepType
 from replication.performer import Performer
 from replication.sync_journal import SyncJournal
 from replication.tasks import Tasks
-from replication.wire import LSN
+from replication.wire import LSN, LSN_ZERO
 
 log = logging.getLogger(__name__)
 
@@ -147,13 +147,14 @@ class Upcalls:
     async def _startup_done(self) -> None:
         """The replicant is in step; what came without a permanent record is acknowledged now."""
         env = self._env
-        reached = await self._library.call(lambda: library.flushed_position(env))
+        now = await self._library.call(lambda: library.in_step(env))
+        if now.reached == LSN_ZERO:
+            return  # another master came meanwhile, and the event with it
         self._syncs.received_all(self._loop.time())
-        self._core.startup_finished()
+        self._core.startup_finished(now.reached)
         self._handles_died()
-        if reached > self._applier.applied:
-            self._applier.applied = reached
-            self._acks.send(self._core.generation, reached)
+        if self._applier.in_step(now.generation, now.reached):
+            self._acks.send(now.generation, now.reached)
 
     def _reload_membership(self) -> None:
         self._tasks.spawn(self._library.load_membership())
