@@ -1,7 +1,6 @@
 """The part of `ttserver check` that needs the network: ports, names, the other sites, acks."""
 
 import errno
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,35 +72,13 @@ def _client_listen(config: ServerConfig, status: Status | None) -> Address:
 
 
 def _check_port(topic: str, where: Address, *, ours: bool) -> Finding:
-    problem = _cannot_listen(where)
+    problem = probe.cannot_listen(where.host, where.port)
     if problem is None:
         return ok(topic, f"{where} is free")
     if problem.errno == errno.EADDRINUSE and ours:
         return ok(topic, f"{where} is held by our own daemon")
-    hints = {
-        errno.EADDRINUSE: f"see who holds it (ss -ltnp 'sport = :{where.port}'), or change the "
-        "address",
-        errno.EADDRNOTAVAIL: "write an address of this machine (ip address)",
-        errno.EACCES: "take a port above 1023",
-    }
     words = (problem.strerror or str(problem)).lower()
-    return fail(topic, f"{where}: {words}", hints.get(problem.errno or 0, "change the address"))
-
-
-def _cannot_listen(where: Address) -> OSError | None:
-    """Try to listen on every address of a name as the daemon would; None when that works."""
-    try:
-        for family, address in probe.addresses_of(where.host, where.port):
-            with socket.socket(family, socket.SOCK_STREAM) as trial:
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                trial.bind((address, where.port))
-                # Two sockets may be bound to one port; only one may listen.
-                trial.listen(1)
-    except OSError as error:
-        return error
-    return None
+    return fail(topic, f"{where}: {words}", probe.listen_hint(problem, where.port))
 
 
 def _check_clients(listen: Address) -> Finding:

@@ -20,10 +20,12 @@ import uvloop
 
 from replication.journal import Journal
 from storage.library import StillInLibrary
-from ttserver import __version__, logs
+from ttserver import __version__, logs, probe
+from ttserver.address import Address
 from ttserver.config import ServerConfig, load
 from ttserver.control import ControlServer
 from ttserver.engine import Engine
+from ttserver.errors import TtserverError
 from ttserver.home import Home
 from ttserver.listener import Listener
 from ttserver.notify import Notifier
@@ -83,6 +85,8 @@ def run(options: RunOptions) -> int:
         )
         config = load(options.home, overrides, install=True)
         options.home.must_have_room(ROOM_BYTES_MIN)
+        if options.replication:
+            _must_be_free(config.replication_listen)
         for warning in config.warnings:
             log.warning("configuration_warning", text=str(warning))
         _prepare_process()
@@ -99,6 +103,18 @@ def run(options: RunOptions) -> int:
         finally:
             journal.close()
     return 0
+
+
+def _must_be_free(port: Address) -> None:
+    """Try the replication port, which is opened only after recovery and that may take long."""
+    problem = probe.cannot_listen(port.host, port.port)
+    if problem is not None:
+        words = (problem.strerror or str(problem)).lower()
+        raise TtserverError(
+            f"replication port {port} cannot be opened: {words}",
+            code="LISTEN",
+            hint=probe.listen_hint(problem, port.port),
+        )
 
 
 def _prepare_process() -> None:

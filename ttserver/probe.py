@@ -1,9 +1,10 @@
-"""Ask another site's replication port who answers there; blocking, for `check`.
+"""Try a port of this machine, ask another site who answers there; blocking, for the command line.
 
 Asks one question on a connection of its own and closes it, so that neither a running group nor a
 native site takes this for a member that came or went.
 """
 
+import errno
 import socket
 import time
 from dataclasses import dataclass
@@ -83,6 +84,32 @@ def accepts(host: str, port: int, *, timeout_s: float) -> bool:
             return True
     except OSError:
         return False
+
+
+def cannot_listen(host: str, port: int) -> OSError | None:
+    """Try to listen on every address of a name as the daemon would; None when that works."""
+    try:
+        for family, address in addresses_of(host, port):
+            with socket.socket(family, socket.SOCK_STREAM) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trial.bind((address, port))
+                # Two sockets may be bound to one port; only one may listen.
+                trial.listen(1)
+    except OSError as error:
+        return error
+    return None
+
+
+def listen_hint(error: OSError, port: int) -> str:
+    """Say what to do about a port that cannot be listened on."""
+    hints = {
+        errno.EADDRINUSE: f"see who holds it (ss -ltnp 'sport = :{port}'), or change the address",
+        errno.EADDRNOTAVAIL: "write an address of this machine (ip address)",
+        errno.EACCES: "take a port above 1023",
+    }
+    return hints.get(error.errno or 0, "change the address")
 
 
 def _converse(connection: socket.socket, local: LocalSite, timeout_s: float) -> Answer:

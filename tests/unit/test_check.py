@@ -41,7 +41,11 @@ def make_home(root: Path, lines: str = "", toml: str = "") -> Home:
     (root / "var" / "db").chmod(0o700)
     root.chmod(0o755)
     (root / "DB_CONFIG").write_text(lines)
-    (root / "ttserver.toml").write_text(toml or f'[client]\nlisten = "127.0.0.1:{free_port()}"\n')
+    toml = toml or f'[client]\nlisten = "127.0.0.1:{free_port()}"\n'
+    if "db_local_site" not in lines:
+        # Never the usual port: something of this machine may have it.
+        toml += f'[replication]\nlisten = "127.0.0.1:{free_port()}"\n'
+    (root / "ttserver.toml").write_text(toml)
     return Home(root)
 
 
