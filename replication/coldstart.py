@@ -6,8 +6,8 @@ A site asks every other site it knows what that one holds, then decides:
     priority 0                                            -> FOLLOW when a member, else WAIT
     environment empty, but others hold data, or this
     site remembers a group that had data                  -> WAIT (never take a copy with it)
-    nobody has a membership database                      -> CREATE (creator, or lowest address)
     own log ends before the stable LSN somebody knows     -> WAIT
+    nobody has a membership database                      -> CREATE (creator, or lowest address)
     every other member has priority 0                     -> MASTER, generation above all others
     otherwise                                             -> ELECT
 
@@ -146,8 +146,8 @@ def decide(
         return _without_priority(own, answers)
     return (
         _emptied(own, standings)
-        or _creation(own, standings, answers, creator_elsewhere)
         or _stable(own, standings)
+        or _creation(own, standings, answers, creator_elsewhere)
         or _alone_or_elect(own, standings, priorities, members)
     )
 
