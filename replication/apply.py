@@ -134,6 +134,8 @@ class Applier:
     def join(self, timeout: float | None = None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
+            if thread.ident is None:
+                continue  # stopped before it was started
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def is_alive(self) -> bool:
