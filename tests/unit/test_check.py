@@ -170,7 +170,7 @@ def test_a_directory_of_another_user_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = make_home(tmp_path / "home")
-    monkeypatch.setattr(check.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert {finding.level for finding in found(home, "directories")} == {Level.WARN}
 
 
