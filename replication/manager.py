@@ -280,6 +280,8 @@ class Manager:
             self._ticker.cancel()
         if self._upcalls is None:
             return  # it never got that far
+        # What was answered OK since the last tick must be remembered, here and elsewhere.
+        self._send_stable()
         self.pending.fail_all("the site is stopping")
         self._link_events.stop()
         self._hub.stop()
