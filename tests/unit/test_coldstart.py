@@ -30,6 +30,7 @@ EMPTY = replace(
     OWN, last_lsn=LSN_ZERO, empty=True, has_membership=False, generation=0, stable_lsn=LSN_ZERO
 )
 NEW = replace(EMPTY, remembers_group=False, group_id=0)
+END = LSN(1, 5000)
 FLAGS = StandingFlag.COMPLETE_COPY | StandingFlag.HAS_MEMBERSHIP
 SILENT = Answer(A, reason="connection refused")
 
@@ -39,7 +40,7 @@ def says(
     *,
     flags: StandingFlag = FLAGS,
     priority: int = 0,
-    last: LSN = LSN(1, 5000),
+    last: LSN = END,
     stable: LSN = LSN_ZERO,
     generation: int = 3,
     group_id: int = 7,

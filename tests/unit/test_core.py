@@ -1,0 +1,805 @@
+"""The manager's decisions, played through as scripts: an input, and the effects it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import pytest
+
+from replication import effects
+from replication.bodies import SiteAddress, Standing, decode_forward, decode_membership_list
+from replication.coldstart import Answer, OwnStanding
+from replication.core import FIRST_ELECTION_WAIT_S, REPROBE_S, Core, Phase
+from replication.heartbeats import GAP_SILENCE_S
+from replication.membership import Member, Membership
+from replication.memory import Memory
+from replication.messages import OwnCode, SiteStatus, StandingFlag
+from replication.settings import GroupSettings, RemoteSite
+from replication.wire import LSN, LSN_ZERO
+
+T = TypeVar("T")
+A, B, C, D = (SiteAddress("192.0.2.10", port) for port in (5010, 5011, 5012, 5013))
+END = LSN(1, 5000)
+COMPLETE = Memory(group_id=7, stable_lsn=LSN(1, 4000), complete=True, generation=3)
+NEW = OwnStanding(B, 1, 0, LSN_ZERO, empty=True, has_membership=False, creator=False)
+
+
+def group_of(*sites: SiteAddress, version: int = 3, generation: int = 3) -> Membership:
+    return Membership(version, generation, tuple(Member(*site) for site in sites))
+
+
+def says(
+    *, master: bool = False, priority: int = 0, last: LSN = END, group_id: int = 7
+) -> Standing:
+    flags = StandingFlag.HAS_MEMBERSHIP | StandingFlag.COMPLETE_COPY
+    if master:
+        flags |= StandingFlag.MASTER
+    return Standing(3, last, LSN_ZERO, priority, int(flags), group_id=group_id)
+
+
+class Script:
+    """A core, a clock, and what the core wants done."""
+
+    def __init__(
+        self,
+        own: OwnStanding,
+        membership: Membership | None = None,
+        memory: Memory | None = None,
+        *,
+        others: tuple[SiteAddress, ...] = (A,),
+        elections: bool = True,
+        strict: bool = True,
+    ) -> None:
+        settings = GroupSettings(
+            own.address,
+            tuple(RemoteSite(address) for address in others if address != own.address),
+            priority=own.priority,
+            creator=own.creator,
+            elections=elections,
+            two_site_strict=strict,
+        )
+        self.core = Core(settings, own, membership, memory or Memory(), new_group_id=99)
+        self.now_s = 100.0
+        self.links = 0
+        self.last: list[effects.Effect] = []
+
+    def do(self) -> list[effects.Effect]:
+        """Take the effects decided since the last time."""
+        self.last = self.core.take()
+        return self.last
+
+    def done(self, kind: type[T]) -> list[T]:
+        """Those of a kind among the effects last taken."""
+        return [effect for effect in self.last if isinstance(effect, kind)]
+
+    def notes(self) -> list[str]:
+        return [note.event for note in self.done(effects.Note)]
+
+    def tick(self, seconds: float = 0.0, *, applied: LSN = END) -> list[effects.Effect]:
+        self.now_s += seconds
+        self.core.tick(self.now_s, self.now_s, applied)
+        return self.do()
+
+    def start(self, *answers: Answer) -> None:
+        self.core.start(self.now_s)
+        for answer in answers:
+            self.core.probe_done(self.now_s, answer)
+        self.do()
+
+    def link(
+        self,
+        site: SiteAddress,
+        *,
+        outgoing: bool = True,
+        native: bool = False,
+        priority: int = 0,
+        standing: Standing | None = None,
+    ) -> int:
+        """Bring a link up; with `standing` it is released, too."""
+        self.links += 1
+        self.core.link_ready(
+            self.now_s,
+            self.links,
+            site,
+            outgoing=outgoing,
+            native=native,
+            electable=priority > 0,
+            priority=priority,
+        )
+        if standing is not None:
+            self.core.standing(self.now_s, self.links, standing)
+        self.do()
+        return self.links
+
+
+def own(
+    site: SiteAddress = B, *, priority: int = 1, generation: int = 3, creator: bool = False
+) -> OwnStanding:
+    """A member with data."""
+    return OwnStanding(
+        site,
+        priority,
+        generation,
+        END,
+        empty=False,
+        has_membership=True,
+        creator=creator,
+        remembers_group=True,
+        group_id=7,
+        stable_lsn=COMPLETE.stable_lsn,
+    )
+
+
+def replicant(*members: SiteAddress, priority: int = 1, strict: bool = True) -> Script:
+    """B, following A, with links to all members."""
+    members = members or (A, B)
+    script = Script(
+        own(priority=priority), group_of(*members), COMPLETE, others=members, strict=strict
+    )
+    answers = [Answer(A, says(master=True, priority=1))]
+    answers += [Answer(site, says()) for site in members if site not in (A, B)]
+    script.start(*answers)
+    assert script.core.phase is Phase.FOLLOWING
+    for site in members:
+        if site != B:
+            master = site == A
+            script.link(site, priority=1, standing=says(master=master, priority=1))
+    script.core.new_master(script.now_s, script.core.site(A).eid, 4)
+    script.do()
+    assert script.core.master_link is not None
+    return script
+
+
+def master(*others: SiteAddress) -> Script:
+    """A, master of a group with `others`, all connected."""
+    script = Script(own(A, generation=3), group_of(A, *others), COMPLETE, others=others)
+    script.start(*[Answer(site, says()) for site in others])
+    assert script.done(effects.StartMaster) == [effects.StartMaster(3)]
+    script.core.became_master(script.now_s, 4, END)
+    script.do()
+    assert script.done(effects.LoadMembership)
+    script.core.membership_loaded(script.now_s, group_of(A, *others))
+    script.do()
+    for site in others:
+        script.link(site, standing=says())
+    return script
+
+
+class TestStart:
+    def test_all_sites_are_asked_before_anything_is_decided(self) -> None:
+        script = Script(NEW, others=(A, C))
+        script.core.start(script.now_s)
+        script.do()
+        assert [probe.address for probe in script.done(effects.Probe)] == [A, C]
+        script.core.probe_done(script.now_s, Answer(A, says()))
+        assert script.core.phase is Phase.PROBING
+
+    def test_a_lone_creator_becomes_master_and_makes_the_group(self) -> None:
+        script = Script(replace(NEW, creator=True), others=())
+        script.start()
+        assert script.done(effects.StartMaster) == [effects.StartMaster(0)]
+        script.core.became_master(script.now_s, 1, LSN(1, 100))
+        script.do()
+        assert script.core.memory.group_id == 99
+        script.core.membership_loaded(script.now_s, None)
+        script.do()
+        [change] = script.done(effects.ChangeMembership)
+        assert [m.address for m in change.steps[-1].members] == [B]
+        assert change.steps[0].version == 1, "a new database begins at 1"
+
+    def test_the_generation_goes_above_what_was_remembered_and_heard(self) -> None:
+        memory = replace(COMPLETE, generation=40)
+        script = Script(own(generation=0), group_of(A, B), memory)
+        script.start(Answer(A, replace_generation(says(), 12)))
+        assert script.done(effects.StartMaster) == [effects.StartMaster(40)]
+
+    def test_who_waits_asks_again_and_says_why_once(self) -> None:
+        script = Script(replace(NEW, priority=0), others=(A,))
+        script.start(Answer(A, reason="connection refused"))
+        assert script.core.phase is Phase.WAITING
+        assert script.notes().count("waiting") == 1
+        assert script.core.why is not None
+        assert "connection refused" in script.core.why
+        assert not script.tick(REPROBE_S / 2)
+        script.tick(REPROBE_S)
+        assert script.done(effects.Probe)
+        script.core.probe_done(script.now_s, Answer(A, reason="connection refused"))
+        script.do()
+        assert "waiting" not in script.notes()
+
+    def test_a_site_that_can_ask_nobody_goes_on_waiting(self) -> None:
+        script = Script(replace(NEW, remembers_group=True), memory=Memory(group_id=7), others=())
+        script.start()
+        for _ in range(3):
+            assert script.core.phase is Phase.WAITING
+            assert script.tick(REPROBE_S), "it decided again"
+
+    def test_an_operators_word_ends_the_waiting(self) -> None:
+        script = Script(own(priority=0), group_of(A, B), COMPLETE)
+        script.start(Answer(A, reason="connection refused"))
+        script.core.promote()
+        script.do()
+        assert script.done(effects.StartMaster) == [effects.StartMaster(3)]
+
+
+def replace_generation(standing: Standing, generation: int) -> Standing:
+    return standing._replace(generation=generation)
+
+
+class TestJoining:
+    def joiner(self) -> Script:
+        script = Script(replace(NEW, priority=0), others=(A,))
+        script.start(Answer(A, says(master=True)))
+        assert script.done(effects.Join) == [effects.Join(A)]
+        return script
+
+    def test_a_new_site_joins_and_follows(self) -> None:
+        script = self.joiner()
+        script.core.joined(script.now_s, group_of(A, B))
+        script.do()
+        assert script.core.phase is Phase.FOLLOWING
+        assert script.done(effects.StartClient)
+        assert script.done(effects.Dial) == [effects.Dial(A)]
+
+    def test_the_client_starts_before_the_dial(self) -> None:
+        script = self.joiner()
+        script.core.joined(script.now_s, group_of(A, B))
+        kinds = [type(effect) for effect in script.do()]
+        assert kinds.index(effects.StartClient) < kinds.index(effects.Dial)
+
+    def test_it_goes_where_it_is_sent_while_the_generation_grows(self) -> None:
+        script = self.joiner()
+        script.core.join_forwarded(script.now_s, C, 4)
+        script.do()
+        assert script.done(effects.Join) == [effects.Join(C)]
+        script.core.join_forwarded(script.now_s, A, 4)
+        script.do()
+        assert not script.done(effects.Join)
+        assert script.core.phase is Phase.WAITING
+        assert script.core.why is not None
+        assert "forward" in script.core.why
+
+    def test_it_is_not_sent_to_itself(self) -> None:
+        script = self.joiner()
+        script.core.join_forwarded(script.now_s, B, 9)
+        assert script.core.phase is Phase.WAITING
+
+    def test_a_failure_leads_to_another_try(self) -> None:
+        script = self.joiner()
+        script.core.join_failed(script.now_s, "timed out")
+        script.do()
+        script.tick(REPROBE_S)
+        script.core.probe_done(script.now_s, Answer(A, says(master=True)))
+        script.do()
+        assert script.done(effects.Join) == [effects.Join(A)]
+
+    @pytest.mark.parametrize("outcome", ["joined", "forwarded", "failed"])
+    def test_an_answer_after_a_promotion_changes_nothing(self, outcome: str) -> None:
+        script = self.joiner()
+        script.core.promote()
+        script.do()
+        if outcome == "joined":
+            script.core.joined(script.now_s, group_of(A, B))
+        elif outcome == "forwarded":
+            script.core.join_forwarded(script.now_s, C, 9)
+        else:
+            script.core.join_failed(script.now_s, "timed out")
+        assert not script.do()
+        assert script.core.phase is Phase.TAKING_OVER
+
+
+class TestTakingSitesIn:
+    def asked(self, script: Script, request: int, site: SiteAddress) -> list[effects.Effect]:
+        script.core.join_asked(request, site)
+        return script.do()
+
+    def answers(self, script: Script) -> list[tuple[int, int]]:
+        return [(answer.request, answer.code) for answer in script.done(effects.Answer)]
+
+    def test_two_steps_then_the_answer_then_everybody_hears(self) -> None:
+        script = master(B)
+        self.asked(script, 1, C)
+        [change] = script.done(effects.ChangeMembership)
+        statuses = [[m.status for m in step.members if m.address == C] for step in change.steps]
+        assert statuses == [[SiteStatus.ADDING], [SiteStatus.PRESENT]]
+        script.core.membership_changed(change.steps[-1], 1)
+        script.do()
+        assert self.answers(script) == [(1, OwnCode.JOIN_SUCCESS)]
+        [sharing] = script.done(effects.SendOwn)
+        assert sharing.code == OwnCode.SHARING
+        assert len(decode_membership_list(sharing.body).sites) == 3
+
+    def test_one_change_at_a_time(self) -> None:
+        script = master(B)
+        self.asked(script, 1, C)
+        [first] = script.done(effects.ChangeMembership)
+        self.asked(script, 2, D)
+        assert not script.done(effects.ChangeMembership)
+        script.core.membership_changed(first.steps[-1], 1)
+        script.do()
+        [second] = script.done(effects.ChangeMembership)
+        assert second.steps[0].version == first.steps[-1].version + 1
+        script.core.membership_changed(second.steps[-1], 2)
+        script.do()
+        assert self.answers(script) == [(2, OwnCode.JOIN_SUCCESS)]
+
+    def test_a_site_that_asks_twice_is_answered_twice(self) -> None:
+        script = master(B)
+        self.asked(script, 1, C)
+        [change] = script.done(effects.ChangeMembership)
+        self.asked(script, 2, C)
+        script.core.membership_changed(change.steps[-1], 1)
+        script.do()
+        assert self.answers(script) == [(1, OwnCode.JOIN_SUCCESS), (2, OwnCode.JOIN_SUCCESS)]
+        assert not script.done(effects.ChangeMembership)
+        self.asked(script, 3, D)
+        assert script.done(effects.ChangeMembership), "the next one is not held up"
+
+    def test_a_failed_change_is_answered_and_the_next_begins(self) -> None:
+        script = master(B)
+        self.asked(script, 1, C)
+        self.asked(script, 2, D)
+        script.core.membership_failed(1, "not enough acknowledgements")
+        script.do()
+        assert self.answers(script) == [(1, OwnCode.GM_FAILURE)]
+        assert script.done(effects.ChangeMembership)
+
+    def test_a_removal_that_stopped_half_way_is_finished_first(self) -> None:
+        script = master(B)
+        leaving = group_of(A, B, C).deleting(C)
+        script.core.group.adopt(leaving)
+        self.asked(script, 1, C)
+        [change] = script.done(effects.ChangeMembership)
+        assert change.steps[0].find(C) is None
+        assert change.steps[-1].is_present(C)
+
+    def test_a_member_is_answered_at_once(self) -> None:
+        script = master(B)
+        self.asked(script, 1, B)
+        assert self.answers(script) == [(1, OwnCode.JOIN_SUCCESS)]
+        assert not script.done(effects.ChangeMembership)
+
+    def test_a_replicant_names_the_master(self) -> None:
+        script = replicant()
+        self.asked(script, 1, C)
+        [answer] = script.done(effects.Answer)
+        assert answer.code == OwnCode.GM_FORWARD
+        assert decode_forward(answer.body) == (A, 4)
+
+    def test_a_replicant_without_a_master_cannot_help(self) -> None:
+        script = replicant()
+        script.core.link_closed(script.now_s, 1, "reset")
+        self.asked(script, 1, C)
+        assert self.answers(script) == [(1, OwnCode.GM_FAILURE)]
+
+    def test_the_list_goes_to_no_stranger(self) -> None:
+        script = master(B)
+        script.link(D, outgoing=False, standing=says())
+        assert not script.done(effects.SendOwn)
+        script.core.membership_changed(group_of(A, B, version=4, generation=4), None)
+        script.do()
+        assert [own.link for own in script.done(effects.SendOwn)] == [1]
+
+    def test_a_newer_list_is_adopted_only_if_it_names_this_site(self) -> None:
+        script = replicant()
+        script.core.membership_shared(group_of(A, C, version=9, generation=4))
+        assert script.core.membership == group_of(A, B)
+        newer = group_of(A, B, C, version=9, generation=4)
+        script.core.membership_shared(newer)
+        assert script.core.membership == newer
+        script.core.membership_shared(group_of(A, B, version=2, generation=4))
+        assert script.core.membership == newer
+
+    def test_a_reload_while_a_change_is_under_way_begins_no_other(self) -> None:
+        script = master(B)
+        self.asked(script, 1, C)
+        script.core.membership_loaded(script.now_s, None)
+        assert not [e for e in script.do() if isinstance(e, effects.ChangeMembership)]
+
+
+class TestRejected:
+    def test_a_removed_site_asks_around_and_joins_again(self) -> None:
+        script = replicant()
+        script.core.rejected(script.now_s, A, 9, 4)
+        script.do()
+        assert script.core.phase is Phase.PROBING
+        script.core.probe_done(script.now_s, Answer(A, says(master=True)))
+        script.do()
+        assert script.done(effects.Join) == [effects.Join(A)]
+
+    @pytest.mark.parametrize(("version", "generation"), [(0, 0), (2, 3), (3, 3)])
+    def test_an_older_list_changes_nothing_here(self, version: int, generation: int) -> None:
+        script = replicant()
+        script.core.rejected(script.now_s, A, version, generation)
+        assert script.core.phase is Phase.FOLLOWING
+
+    def test_who_rejects_is_not_dialled_in_a_tight_circle(self) -> None:
+        script = replicant()
+        script.core.rejected(script.now_s, A, 0, 0)
+        script.core.link_closed(script.now_s, 1, "rejected")
+        script.do()
+        script.tick(0.5)
+        assert not script.done(effects.Dial)
+        script.tick(0.6)
+        assert script.done(effects.Dial) == [effects.Dial(A)]
+
+
+class TestLinks:
+    def test_a_ttserver_site_says_what_it_holds_before_its_messages_count(self) -> None:
+        script = Script(own(), group_of(A, B), COMPLETE)
+        script.start(Answer(A, says(master=True)))
+        script.core.link_ready(100.0, 1, A, outgoing=True, native=False, electable=True)
+        script.do()
+        assert script.done(effects.SendStanding)
+        assert not script.done(effects.ReleaseLink)
+        script.core.standing(100.0, 1, says(master=True))
+        script.do()
+        assert script.done(effects.ReleaseLink) == [effects.ReleaseLink(1)]
+
+    def test_a_native_site_counts_at_once(self) -> None:
+        script = Script(own(), group_of(A, B), COMPLETE)
+        script.start(Answer(A, native=True))
+        script.link(A, native=True)
+        assert script.done(effects.ReleaseLink)
+        assert script.done(effects.StartClient), "which asks it who is master"
+
+    def test_a_master_of_another_group_is_not_followed(self) -> None:
+        script = Script(own(), group_of(A, B), COMPLETE)
+        script.start(Answer(A, says(priority=2)))
+        script.link(A, standing=says(master=True, group_id=8))
+        assert script.done(effects.CloseLink)
+        assert not script.done(effects.ReleaseLink)
+        assert script.core.phase is Phase.WAITING
+        assert script.core.why is not None
+        assert "another group" in script.core.why
+
+    @pytest.mark.parametrize(
+        ("local", "remote", "first_outgoing", "closed"),
+        [
+            (A, B, True, []),  # the lower keeps what it dialled; the other side closes
+            (B, A, True, [1]),
+            (B, A, False, [2]),
+            (A, B, False, []),
+        ],
+    )
+    def test_of_two_dials_the_lower_sites_stays(
+        self, local: SiteAddress, remote: SiteAddress, first_outgoing: bool, closed: list[int]
+    ) -> None:
+        script = Script(own(local, priority=0), group_of(A, B), COMPLETE, others=(remote,))
+        script.start(Answer(remote, says(master=True)))
+        script.link(remote, outgoing=first_outgoing)
+        script.link(remote, outgoing=not first_outgoing)
+        assert [close.link for close in script.done(effects.CloseLink)] == closed
+
+    def test_a_newer_link_of_the_same_direction_replaces_the_older(self) -> None:
+        script = master(B)
+        script.link(B)
+        assert [close.link for close in script.done(effects.CloseLink)] == [1]
+
+    def test_losing_one_of_two_links_routes_messages_anew(self) -> None:
+        script = replicant()
+        script.link(A, outgoing=False, standing=says(master=True))
+        script.core.link_closed(script.now_s, 1, "replaced")
+        script.do()
+        assert script.done(effects.RoleChanged)
+        assert script.core.master == A, "the master is still there"
+        link = script.core.master_link
+        assert link is not None
+        assert link.number == 2
+
+    def test_the_pause_between_dials_doubles_up_to_the_retry_time(self) -> None:
+        script = replicant()
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.do()
+        pauses = []
+        began_s = script.now_s
+        for _ in range(7):
+            while not script.done(effects.Dial):
+                script.tick(0.05)
+            pauses.append(round(script.now_s - began_s, 2))
+            began_s = script.now_s
+            script.core.dial_failed(script.now_s, A, "connection refused")
+            script.do()
+        assert pauses == sorted(pauses)
+        assert pauses[0] <= 0.15
+        assert 0.95 <= pauses[-1] <= 1.05
+
+    def test_a_site_is_dialled_once_at_a_time(self) -> None:
+        script = replicant()
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.do()
+        assert len([e for e in script.tick(5) if isinstance(e, effects.Dial)]) == 1
+        script.tick(5)
+        assert not script.done(effects.Dial)
+
+    def test_the_same_reason_stands_in_the_journal_once(self) -> None:
+        script = replicant()
+        script.core.link_closed(script.now_s, 1, "reset")
+        for _ in range(3):
+            script.core.dial_failed(script.now_s, A, "connection refused")
+        script.do()
+        assert script.notes().count("connection_failed") == 1
+
+
+class TestMasterLost:
+    def test_two_strict_sites_hold_no_election(self) -> None:
+        script = replicant(A, B)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.tick()
+        assert not script.done(effects.Elect)
+        assert "election_impossible" in script.notes()
+        assert script.core.why == ("no master: an election needs 2 of 2 sites, this site reaches 1")
+        script.tick(5)
+        assert "election_impossible" not in script.notes(), "said once"
+
+    def test_two_sites_that_are_not_strict_do(self) -> None:
+        script = replicant(A, B, strict=False)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.tick()
+        assert script.done(effects.Elect) == [effects.Elect(2, 1)]
+
+    def test_the_first_vote_does_not_wait_for_the_lost_master(self) -> None:
+        script = replicant(A, B, C)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.tick()
+        assert script.done(effects.Elect) == [effects.Elect(2, 2)]
+        assert not [e for e in script.tick(9) if isinstance(e, effects.Elect)], "one at a time"
+        script.core.election_over(script.now_s, "too few")
+        script.do()
+        script.tick(4.1)
+        assert script.done(effects.Elect) == [effects.Elect(3, 2)], "then everybody may vote"
+
+    def test_the_winner_takes_over(self) -> None:
+        script = replicant(A, B, C)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.tick()
+        script.core.elected()
+        script.do()
+        assert script.done(effects.StartMaster)
+        script.core.election_over(script.now_s, "decided")
+        script.core.became_master(script.now_s, 5, END)
+        script.do()
+        assert script.core.is_master
+        assert script.core.memory.generation == 5
+        assert not [e for e in script.tick(30) if isinstance(e, effects.Elect)]
+
+    def test_an_election_won_after_a_promotion_is_void(self) -> None:
+        script = replicant(A, B, C)
+        script.core.promote()
+        script.core.became_master(script.now_s, 5, END)
+        script.do()
+        script.core.elected()
+        assert not script.do()
+        assert script.core.is_master
+
+    def test_the_loser_follows(self) -> None:
+        script = replicant(A, B, C)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.tick()
+        script.core.new_master(script.now_s, script.core.site(C).eid, 5)
+        script.core.election_over(script.now_s, "decided")
+        script.do()
+        assert script.core.master == C
+        assert not [e for e in script.tick(30) if isinstance(e, effects.Elect)]
+
+    def test_news_of_a_master_whose_link_is_gone_already(self) -> None:
+        script = replicant(A, B, C)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.tick()
+        script.core.election_over(script.now_s, "decided")
+        script.core.new_master(script.now_s, script.core.site(A).eid, 5)
+        script.do()
+        script.tick(1.1)
+        assert script.done(effects.Elect), "nobody else would call one"
+
+    def test_news_from_before_a_promotion_is_void(self) -> None:
+        script = replicant(A, B, C)
+        script.core.promote()
+        script.core.new_master(script.now_s, script.core.site(A).eid, 4)
+        script.core.became_master(script.now_s, 5, END)
+        assert script.core.master == B
+
+    def test_elections_may_be_off(self) -> None:
+        script = Script(own(), group_of(A, B, C), COMPLETE, others=(A, C), elections=False)
+        script.start(Answer(A, says(priority=1)), Answer(C, says(priority=1)))
+        script.link(C, standing=says())
+        script.tick(30)
+        assert not script.done(effects.Elect)
+
+    def test_a_cold_group_votes_after_a_moment(self) -> None:
+        script = Script(own(), group_of(A, B, C), COMPLETE, others=(A, C))
+        script.start(Answer(A, says(priority=1)), Answer(C, reason="connection refused"))
+        script.link(A, standing=says(priority=1))
+        script.tick(FIRST_ELECTION_WAIT_S / 2)
+        assert not script.done(effects.Elect)
+        script.tick(FIRST_ELECTION_WAIT_S)
+        assert script.done(effects.Elect) == [effects.Elect(3, 2)]
+
+
+class TestTakingOver:
+    def test_a_link_that_comes_up_meanwhile_does_not_undo_it(self) -> None:
+        # rep_start(CLIENT) behind rep_start(MASTER) would make the library step down.
+        script = replicant(A, B, C)
+        script.core.promote()
+        script.do()
+        script.link(C, outgoing=False, standing=says())
+        assert script.done(effects.ReleaseLink)
+        assert not script.done(effects.StartClient)
+
+    def test_nor_does_a_gap(self) -> None:
+        script = replicant()
+        script.core.promote()
+        for _ in range(3):
+            script.now_s += 1
+            script.core.heartbeat(script.now_s, 1, 4, LSN(2, 28), END)
+        assert not [e for e in script.do() if isinstance(e, effects.StartClient)]
+
+    def test_a_failure_leads_back_to_asking(self) -> None:
+        script = replicant()
+        script.core.promote()
+        script.core.takeover_failed(script.now_s, "out of memory")
+        script.do()
+        assert script.core.phase is Phase.WAITING
+        script.tick(REPROBE_S)
+        assert script.done(effects.Probe)
+
+    def test_what_the_operator_gave_up_is_no_longer_counted_as_acknowledged(self) -> None:
+        empty = replace(NEW, remembers_group=True, group_id=7, stable_lsn=LSN(9, 28))
+        script = Script(empty, memory=Memory(group_id=7, stable_lsn=LSN(9, 28)), others=())
+        script.start()
+        script.core.promote()
+        script.core.became_master(script.now_s, 1, LSN(1, 100))
+        assert script.core.memory.stable_lsn == LSN(1, 100)
+
+
+class TestDuplicateMaster:
+    def test_both_step_down_and_vote(self) -> None:
+        script = master(B, C)
+        script.core.duplicate_master(script.now_s)
+        script.do()
+        assert script.core.phase is Phase.FOLLOWING
+        assert script.done(effects.StartClient)
+        script.tick()
+        assert script.done(effects.Elect)
+
+    def test_said_twice_it_counts_once(self) -> None:
+        script = master(B, C)
+        script.core.duplicate_master(script.now_s)
+        script.do()
+        script.tick()
+        script.core.elected()
+        script.do()
+        script.core.duplicate_master(script.now_s)
+        assert not [e for e in script.do() if isinstance(e, effects.StartClient)]
+
+    def test_said_while_taking_over_it_counts_afterwards(self) -> None:
+        script = replicant(A, B, C)
+        script.core.promote()
+        script.core.duplicate_master(script.now_s)
+        script.do()
+        assert not script.done(effects.StartClient)
+        script.core.became_master(script.now_s, 5, END)
+        script.do()
+        assert script.done(effects.StartClient)
+        assert script.core.phase is Phase.FOLLOWING
+
+    def test_a_replicant_is_no_duplicate(self) -> None:
+        script = replicant()
+        script.core.duplicate_master(script.now_s)
+        assert not script.do()
+
+    def test_a_heartbeat_of_an_older_master_is_answered_by_saying_who_is(self) -> None:
+        script = master(B)
+        script.core.heartbeat(script.now_s, 1, 4, END, END)
+        script.do()
+        assert script.done(effects.AnnounceMaster)
+        assert script.core.is_master
+
+    def test_a_heartbeat_of_a_newer_master_ends_this_one(self) -> None:
+        script = master(B)
+        script.core.heartbeat(script.now_s, 1, 5, END, END)
+        assert script.core.phase is Phase.FOLLOWING
+
+
+class TestHeartbeats:
+    def test_a_silent_master_is_given_up_once_it_sent_one(self) -> None:
+        script = replicant()
+        script.tick(60)
+        assert not script.done(effects.CloseLink), "a native master sends none by default"
+        script.core.heartbeat(script.now_s, 1, 4, END, END)
+        script.core.sites.links[1].heard_s = script.now_s
+        script.tick(0.9)
+        assert not script.done(effects.CloseLink)
+        script.tick(0.2)
+        [closed] = script.done(effects.CloseLink)
+        assert closed.link == 1
+        assert "1.1 s" in closed.reason
+
+    def test_a_master_speaks_up_when_it_was_silent(self) -> None:
+        script = master(B)
+        script.core.tick(script.now_s + 0.1, script.now_s, END)
+        assert not [e for e in script.do() if isinstance(e, effects.SendHeartbeat)]
+        script.core.tick(script.now_s + 0.3, script.now_s, END)
+        assert [e for e in script.do() if isinstance(e, effects.SendHeartbeat)]
+        script.core.tick(script.now_s + 0.4, script.now_s, END)
+        assert not [e for e in script.do() if isinstance(e, effects.SendHeartbeat)]
+
+    def beat(self, script: Script, seconds: float, applied: LSN) -> list[effects.Effect]:
+        script.now_s += seconds
+        script.core.heartbeat(script.now_s, 1, 4, LSN(1, 9000), applied)
+        return script.do()
+
+    def test_standing_still_behind_the_master_is_a_gap(self) -> None:
+        script = replicant()
+        assert not self.beat(script, 0.2, END)
+        assert not self.beat(script, GAP_SILENCE_S / 2, END)
+        self.beat(script, GAP_SILENCE_S, END)
+        assert script.notes() == ["gap_suspected"]
+        assert script.done(effects.StartClient)
+        assert not self.beat(script, 0.1, END), "and not again at once"
+
+    def test_moving_on_is_none(self) -> None:
+        script = replicant()
+        for offset in range(5001, 5010):
+            assert not self.beat(script, GAP_SILENCE_S * 2, LSN(1, offset))
+
+    def test_nor_is_a_sync(self) -> None:
+        script = replicant()
+        script.core.sync_started()
+        script.do()
+        for _ in range(4):
+            assert not self.beat(script, GAP_SILENCE_S * 2, END)
+
+
+class TestSync:
+    def test_the_copy_is_incomplete_until_the_end(self) -> None:
+        script = replicant()
+        script.core.sync_started()
+        script.do()
+        assert not script.core.complete
+        assert [saved.memory.complete for saved in script.done(effects.SaveMemory)] == [False]
+        script.core.startup_finished(LSN(1, 3000))
+        script.do()
+        assert script.core.memory.complete
+        assert script.core.memory.stable_lsn == LSN(1, 3000), "of another copy"
+        assert script.done(effects.LoadMembership)
+
+    def test_catching_up_from_the_log_forgets_nothing(self) -> None:
+        script = replicant()
+        script.core.startup_finished(LSN(1, 3000))
+        assert script.core.memory.stable_lsn == COMPLETE.stable_lsn
+
+    def test_a_log_that_does_not_fit_waits_for_the_operator(self) -> None:
+        script = replicant()
+        script.core.join_failure(script.now_s)
+        assert script.core.phase is Phase.WAITING
+        assert script.core.hint is not None
+        assert "wipe" in script.core.hint
+
+    def test_what_was_applied_since_the_start_counts_for_the_next_decision(self) -> None:
+        script = replicant()
+        script.tick(applied=LSN(2, 100))
+        script.core.stable(LSN(2, 100))
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.core.rejected(script.now_s, A, 9, 4)
+        script.core.probe_done(script.now_s, Answer(A, reason="connection refused"))
+        assert script.core.why is None or "log ends" not in script.core.why
+
+
+class TestMemory:
+    def test_the_stable_lsn_only_grows_and_is_saved_at_leisure(self) -> None:
+        script = replicant()
+        script.core.stable(LSN(1, 6000))
+        script.core.stable(LSN(1, 5500))
+        assert script.core.memory.stable_lsn == LSN(1, 6000)
+        assert not script.do()
+
+    def test_priorities_of_former_members_are_forgotten(self) -> None:
+        script = replicant(A, B, C)
+        script.core.membership_loaded(script.now_s, group_of(A, B, version=9, generation=4))
+        script.do()
+        assert set(script.core.memory.priorities) == {A, C}, "C still stands in DB_CONFIG"
+        other = Script(own(), group_of(A, B, D), replace(COMPLETE, priorities={D: 1}), others=(A,))
+        other.core.membership_loaded(0.0, group_of(A, B, version=9, generation=4))
+        assert D not in other.core.memory.priorities
