@@ -28,7 +28,7 @@ from replication.peer_events import (
     RequestReceived,
     SiteIdentified,
 )
-from replication.wire import Frame
+from replication.wire import LSN, Frame
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,9 @@ class Handler(Protocol):
 
     def event(self, link: Link, event: Event) -> None:
         """A ready link said something that is no replication message."""
+
+    def acked(self, link: Link, generation: int, lsn: LSN) -> None:
+        """A released link brought an acknowledgement."""
 
     def frames(self, link: Link, frames: Sequence[Frame], size: int) -> None:
         """Replication messages of a released link."""
@@ -230,6 +233,11 @@ class Hub:
         entry = self._open.get(link.number)
         if entry is None:
             return
+        if link.released and data:
+            ack = link.peer.receive_acks(data)
+            if ack is not None:
+                self._handler.acked(link, *ack)
+                return
         events = link.peer.receive_data(data) if data else link.peer.receive_eof()
         try:
             self._dispatch(entry, events, len(data))

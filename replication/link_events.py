@@ -177,6 +177,10 @@ class LinkEvents:
                 log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
         self._performer.run()
 
+    def acked(self, link: Link, generation: int, lsn: LSN) -> None:
+        """A released link brought an acknowledgement, the most frequent message of all."""
+        self._on_ack(link.eid, generation, lsn)
+
     def _on_ack(self, eid: int, generation: int, lsn: LSN) -> None:
         if not eid:
             return  # its link is not released: it cannot have applied anything of it

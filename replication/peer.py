@@ -474,6 +474,24 @@ class Peer:
 
     # --- ready link: the hot path
 
+    def receive_acks(self, data: bytes) -> tuple[int, LSN] | None:
+        """Take a chunk of nothing but acknowledgements; they add up, so the last one says it all.
+
+        Returns:
+            Generation and LSN; None when the chunk is anything else: give it to receive_data.
+        """
+        if (
+            self._state is not State.READY
+            or len(data) % wire.ACK_FRAME_BYTES
+            or self._decoder.buffered_bytes
+        ):
+            return None
+        ack = wire.last_ack(data)
+        if ack is not None:
+            self._bytes_received += len(data)
+            self._frames_received += len(data) // wire.ACK_FRAME_BYTES
+        return ack
+
     def _receive_ready(self, data: bytes | bytearray | memoryview, events: list[Event]) -> None:
         decoder = self._decoder
         frames = decoder.feed(data)

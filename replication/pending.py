@@ -56,6 +56,7 @@ class Pending:
         self._strict = two_site_strict
         self._queues: dict[AckPolicy, deque[Waiting]] = {}
         self._reached: dict[AckPolicy, LSN | None] = {}
+        self._possible: set[AckPolicy] = set()
 
     def __len__(self) -> int:
         return sum(len(q) for q in self._queues.values())
@@ -69,17 +70,27 @@ class Pending:
         if not queue and reached is not None and waiting.lsn <= reached:
             self._ok(waiting)
             return
-        reason = can_be_met(
-            waiting.policy, self._sites(), waiting.lsn, two_site_strict=self._strict
-        )
-        if reason is not None:
-            self._fail(waiting, reason)
-            return
+        if waiting.policy not in self._possible:
+            reason = self._impossible(waiting)
+            if reason is not None:
+                self._fail(waiting, reason)
+                return
         queue.append(waiting)
+
+    def _impossible(self, waiting: Waiting) -> str | None:
+        """Why no connected site could release it; the common answer is kept until sites change."""
+        policy, sites = waiting.policy, self._sites()
+        if can_be_met(policy, sites, two_site_strict=self._strict) is None:
+            self._possible.add(policy)
+            return None
+        return can_be_met(policy, sites, waiting.lsn, two_site_strict=self._strict)
 
     def acked(self) -> None:
         """A site got further: release what that permits."""
         for policy, queue in list(self._queues.items()):
+            if not queue:
+                self._reached.pop(policy, None)  # computed when it is needed
+                continue
             reached = self._reached[policy] = self._compute(policy)
             if reached is None:
                 continue
@@ -89,6 +100,7 @@ class Pending:
     def sites_changed(self) -> None:
         """A link came or went, or the membership changed."""
         self._reached.clear()
+        self._possible.clear()
         self.acked()
         sites = self._sites()
         for policy, queue in list(self._queues.items()):

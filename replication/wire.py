@@ -32,6 +32,7 @@ from replication.messages import LOG_RECORD_MEMBERSHIP, MessageType, RepType
 
 HEADER_BYTES: Final = 9
 ACK_BYTES: Final = 12
+ACK_FRAME_BYTES: Final = HEADER_BYTES + ACK_BYTES
 REP_CONTROL_BYTES: Final = 36
 
 _HEADER: Final = struct.Struct(">BII")
@@ -40,6 +41,7 @@ _ACK_BODY: Final = struct.Struct(">III")
 _REP_CONTROL: Final = struct.Struct(">IIIIIIIII")
 _U32: Final = struct.Struct(">I")
 _TWO_U32: Final = struct.Struct(">II")
+_ACK_HEADER: Final = _HEADER.pack(MessageType.PERMLSN, ACK_BYTES, 0)
 _MEMBERSHIP_RECORD: Final = LOG_RECORD_MEMBERSHIP.to_bytes(4, sys.byteorder)
 
 _U32_MAX: Final = 0xFFFFFFFF
@@ -376,6 +378,15 @@ def encode_resp_error(error: int, tag: int) -> bytes:
         tag: the tag of the request.
     """
     return _HEADER.pack(MessageType.RESP_ERROR, error, tag)
+
+
+def last_ack(data: bytes) -> tuple[int, LSN] | None:
+    """Return the last of a run of PERMLSN frames; None when `data` is anything else."""
+    for at in range(0, len(data), ACK_FRAME_BYTES):
+        if data[at : at + HEADER_BYTES] != _ACK_HEADER:
+            return None
+    generation, file, offset = _ACK_BODY.unpack_from(data, len(data) - ACK_BYTES)
+    return generation, LSN(file, offset)
 
 
 def decode_ack(body: bytes) -> tuple[int, LSN]:
