@@ -71,7 +71,7 @@ def smoke(given: Path | None) -> int:
     finally:
         group.stop()
     if not done:
-        screen.say("kept  ", "bold", str(directory))
+        screen.say("kept  ", "bold", str(group.directory))
         return 1
     if given is None:
         shutil.rmtree(directory)

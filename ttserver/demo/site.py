@@ -43,15 +43,23 @@ class SiteProcess:
         root: its HOME.
         log: the file for what the daemon writes to standard error.
         tie: the signal that the daemon gets when this process ends.
+        deadline_s: how long to wait for a state.
     """
 
     def __init__(
-        self, name: str, root: Path, log: Path, *, tie: signal.Signals = signal.SIGTERM
+        self,
+        name: str,
+        root: Path,
+        log: Path,
+        *,
+        tie: signal.Signals = signal.SIGTERM,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
         self.name = name
         self.home = Home(root)
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
+        self.deadline_s = deadline_s
         self._tie = tie
 
     # -- the operator's program
@@ -130,19 +138,13 @@ class SiteProcess:
         except NotRunningError:
             return None
 
-    def wait(
-        self,
-        what: str,
-        condition: Callable[[dict[str, Any]], T | None],
-        *,
-        deadline_s: float = DEADLINE_S,
-    ) -> T:
+    def wait(self, what: str, condition: Callable[[dict[str, Any]], T | None]) -> T:
         """Look at the status until the condition gives something true, and give that.
 
         Raises:
             SiteError: not before the deadline, or the daemon ended.
         """
-        end_s = time.monotonic() + deadline_s
+        end_s = time.monotonic() + self.deadline_s
         status: dict[str, Any] | None = None
         while True:
             ended = not self.alive
@@ -160,14 +162,14 @@ class SiteProcess:
                     f" {what}"
                 )
             if time.monotonic() > end_s:
-                raise SiteError(f"{self.name} was not {what} within {deadline_s:g} s: {status}")
+                raise SiteError(
+                    f"{self.name} was not {what} within {self.deadline_s:g} s: {status}"
+                )
             time.sleep(LOOK_S)
 
-    def wait_running(self, *, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+    def wait_running(self) -> dict[str, Any]:
         """Wait until the site is Running; give its status."""
-        return self.wait(
-            "running", lambda s: s if s["state"] == "running" else None, deadline_s=deadline_s
-        )
+        return self.wait("running", lambda s: s if s["state"] == "running" else None)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
         """End the daemon in order; it is killed when it does not go.
