@@ -1,0 +1,90 @@
+"""The numbers of an election, and when one is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from replication import effects
+from replication.acks import quorum_size
+from replication.effects import Outbox
+from replication.election import Ballot, Elections, ballot
+
+
+@pytest.mark.parametrize(
+    ("members", "strict", "just_lost", "expected"),
+    [
+        (1, True, False, Ballot(1, 1)),
+        (1, True, True, Ballot(1, 1)),
+        (2, True, False, Ballot(2, 2)),
+        (2, True, True, Ballot(2, 2)),
+        (2, False, True, Ballot(2, 1)),
+        (3, True, False, Ballot(3, 2)),
+        (3, True, True, Ballot(2, 2)),
+        (4, True, False, Ballot(4, 3)),
+        (4, True, True, Ballot(3, 3)),
+        (5, False, True, Ballot(4, 3)),
+    ],
+)
+def test_the_table(members: int, strict: bool, just_lost: bool, expected: Ballot) -> None:
+    assert ballot(members, two_site_strict=strict, master_just_lost=just_lost) == expected
+
+
+@pytest.mark.parametrize("members", range(1, 12))
+@pytest.mark.parametrize("just_lost", [True, False])
+def test_two_halves_never_both_win_and_a_quorum_is_never_missed(
+    members: int, just_lost: bool
+) -> None:
+    nsites, nvotes = ballot(members, two_site_strict=True, master_just_lost=just_lost)
+    assert 2 * nvotes > members
+    assert nvotes <= nsites <= members
+    holders = quorum_size(members) + 1
+    assert holders + nvotes > members, "somebody who votes holds each acknowledged write"
+
+
+class TestCalling:
+    def elections(self, *, enabled: bool = True) -> tuple[Elections, Outbox]:
+        out = Outbox()
+        return (
+            Elections(enabled=enabled, two_site_strict=True, retry_s=4.0, wait_s=1.0, out=out),
+            out,
+        )
+
+    def test_one_is_due_when_it_was_called_for(self) -> None:
+        elections, _ = self.elections()
+        assert not elections.is_due(1e9)
+        elections.call_at(5.0)
+        assert not elections.is_due(4.9)
+        assert elections.is_due(5.0)
+
+    def test_they_may_be_off(self) -> None:
+        elections, _ = self.elections(enabled=False)
+        elections.master_lost(5.0)
+        assert not elections.is_due(1e9)
+
+    def test_never_two_at_once(self) -> None:
+        elections, out = self.elections()
+        elections.master_lost(5.0)
+        assert elections.call(5.0, 3, 2) is None
+        assert [e for e in out.take() if isinstance(e, effects.Elect)] == [effects.Elect(2, 2)]
+        elections.call_at(5.0)
+        assert not elections.is_due(6.0)
+        elections.over(6.0, "too few", again=True)
+        assert not elections.is_due(9.9)
+        assert elections.is_due(10.0)
+
+    def test_too_few_sites_are_looked_for_again(self) -> None:
+        elections, out = self.elections()
+        elections.master_lost(5.0)
+        why = elections.call(5.0, 3, 1)
+        assert why == "no master: an election needs 2 of 3 sites, this site reaches 1"
+        assert not out.take()
+        assert not elections.is_due(5.9)
+        assert elections.is_due(6.0)
+        elections.call(6.0, 3, 2)
+        assert [e for e in out.take() if isinstance(e, effects.Elect)] == [effects.Elect(2, 2)]
+
+    def test_a_master_makes_it_needless(self) -> None:
+        elections, _ = self.elections()
+        elections.master_lost(5.0)
+        elections.master_found()
+        assert not elections.is_due(1e9)
