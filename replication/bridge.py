@@ -160,7 +160,7 @@ class Bridge:
         for link in self._links:
             while not link.is_closed:
                 over_s = link.over_for_s(self._mark)
-                if over_s == 0.0:
+                if over_s is None:
                     break
                 if over_s >= self._stall_s:
                     self._give_up(link, over_s)

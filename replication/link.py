@@ -266,6 +266,7 @@ class Link:
             if self._closed or self._lingering:
                 return
             self._lingering = True
+            self._close_when_sent = reason  # and not what the other side does then
             self._forget()
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -296,13 +297,13 @@ class Link:
         self.loop.remove_reader(fileno)
         self.loop.remove_writer(fileno)
         self._sock.close()
-        self._on_closed(self, reason)
+        self._on_closed(self, self._close_when_sent or reason)
 
-    def over_for_s(self, mark: int) -> float:
-        """How long the queue of live log has been over `mark` bytes, seconds; 0 when it is not."""
+    def over_for_s(self, mark: int) -> float | None:
+        """How long the queue of live log has been over `mark` bytes, seconds; None: it is not."""
         if self._live_bytes <= mark:
             self.over_since_s = None
-            return 0.0
+            return None
         now_s = time.monotonic()
         if self.over_since_s is None:
             self.over_since_s = now_s
