@@ -134,6 +134,11 @@ class Hub:
         return self._ready
 
     @property
+    def strangers(self) -> int:
+        """How many callers have not said who they are."""
+        return self._strangers
+
+    @property
     def port(self) -> int:
         """The port that is listened on."""
         return self._listener.port
