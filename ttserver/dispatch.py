@@ -22,40 +22,29 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from storage.errors import StorageError
 from storage.library import WatchFailed
 from storage.reads import WouldBlock
 from ttserver.commands import TABLE
 from ttserver.commands.context import Client, Outcome, Store, WatchLike, rights_of
 from ttserver.commands.table import Command, Kind
 from ttserver.commands.transactions import IMMEDIATE, Plan, enqueue, plan
-from ttserver.errors import TtserverError
-from ttserver.replies import NULL_ARRAY, CommandError, ReplyQueue, Slot, Value, encode
+from ttserver.error_replies import EXPECTED, error_reply
+from ttserver.pending import RETURNED_BYTES, Outstanding, Pending
+from ttserver.read_run import Call, ReadRun
+from ttserver.replies import NULL_ARRAY, CommandError, ReplyQueue, Value, encode
 from ttserver.resp import CommandReader, ForeignProtocolError, ProtocolError
 
 if TYPE_CHECKING:
     from berkeleydb.db import DBTxn
 
 TURN_COMMANDS: Final = 256  # then other clients get their turn
-RUN_BYTES_MAX: Final = 1024 * 1024  # replies of one run of reads, before they are sent
-OUTSTANDING_BYTES_MAX: Final = 64 * 1024 * 1024  # what writes without an outcome carry
-RETURNED_BYTES: Final = OUTSTANDING_BYTES_MAX // 16  # what is set aside for a value to come back
 NO_LOGON: Final = "NOAUTH Authentication required."
 ABORTED: Final = "EXECABORT Transaction discarded because of previous errors."
-EXPECTED: Final = (TtserverError, StorageError)
-
-Call = tuple[Callable[..., Value], list[bytes]]  # a read's function and its arguments
 Finish = Callable[[Client, Value], Value] | None
 
-# Codes of refusals that client libraries know; any other error is an ERR.
-_CODES: Final = {
-    "READONLY": "READONLY",
-    "LOADING": "LOADING",
-    "TRYAGAIN": "TRYAGAIN",
-    "NOREPLICAS": "NOREPLICAS",
-    "MASTERDOWN": "MASTERDOWN",
-    "MISSING": "LOADING",  # the database file is not here yet
-}
+# A member of an enumeration costs fifteen times as much to name as a global.
+_READ, _WRITE, _LOCAL = Kind.READ, Kind.WRITE, Kind.LOCAL
+_WAITING, _EXEC = Kind.WAITING, Kind.EXEC
 
 log = structlog.get_logger(__name__)
 
@@ -86,40 +75,6 @@ class Stop(Enum):
     ENDED = auto()  # for good
 
 
-class Pending(Slot):
-    """A write, or a read behind writes, on its way through the group commit."""
-
-    __slots__ = ("args", "dispatcher", "is_write", "plan", "run", "size_bytes", "watch")
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        run: Callable[[Store, DBTxn, Any], Value],
-        args: Any,
-        size_bytes: int,
-        *,
-        is_write: bool = True,
-        transaction: Plan | None = None,
-        watch: WatchLike | None = None,
-    ) -> None:
-        self.data: bytes | None = None
-        self.dispatcher = dispatcher
-        self.run = run
-        self.args = args
-        self.size_bytes = size_bytes
-        self.is_write = is_write
-        self.plan = transaction
-        self.watch = watch
-
-    def work(self, txn: DBTxn) -> Value:
-        """Run in the committer's transaction. *Thread:* the committer's."""
-        return self.run(self.dispatcher.store, txn, self.args)
-
-    def done(self, outcome: Outcome) -> None:
-        """Take the outcome, in the loop."""
-        self.dispatcher.settle(self, outcome)
-
-
 class Dispatcher:
     """Runs one client's commands.
 
@@ -131,7 +86,7 @@ class Dispatcher:
 
     Attributes:
         replies: what is to be sent.
-        outstanding: writes (and reads that went with them) without an outcome yet.
+        outstanding: what is in the group commit.
         held: no command is started, because the client does not take its replies.
     """
 
@@ -139,7 +94,7 @@ class Dispatcher:
         self.client = client
         self.store = store
         self.replies = ReplyQueue()
-        self.outstanding = 0
+        self.outstanding = Outstanding(store.limits.pipeline_commands_max)
         self._reader = reader
         self._hooks = hooks
         self._engine = client.server.engine
@@ -147,8 +102,6 @@ class Dispatcher:
         self._stop: Stop | None = None
         self.held = False
         self._finishing = False
-        self._outstanding_bytes = 0
-        self._outstanding_max = store.limits.pipeline_commands_max
         self._rights = rights_of(None)
         self._reads_freely = False  # reads need no look at rights or a transaction
 
@@ -157,14 +110,14 @@ class Dispatcher:
     @property
     def finished(self) -> bool:
         """True when all that came in so far is answered, or never will be."""
-        if self.outstanding:
+        if self.outstanding.count:
             return False
         return self._stop is Stop.ENDED or (self._stop is None and not self.held)
 
     @property
     def answering(self) -> bool:
         """True while a write or a coroutine still has to answer."""
-        return self.outstanding > 0 or self._stop is Stop.TASK
+        return self.outstanding.count > 0 or self._stop is Stop.TASK
 
     @property
     def stopped(self) -> bool:
@@ -303,8 +256,8 @@ class Dispatcher:
                 self._push(enqueue(self.store.limits, queued, command, args))
                 return True
             return self._start_now(command, args, keys)
-        except CommandError as error:
-            self._push(error)
+        except (CommandError, *EXPECTED) as error:
+            self._push(error_reply(error))
             return True
 
     def _admit(self, command: Command, args: list[bytes]) -> Sequence[bytes]:
@@ -321,7 +274,7 @@ class Dispatcher:
             raise CommandError(
                 f"NOPERM User {login.user} has no permissions to run the '{command.name}' command"
             )
-        if command.kind is not Kind.WRITE:
+        if command.kind is not _WRITE:
             return ()
         keys = command.keys_of(args)
         longest = self.store.limits.key_bytes_max
@@ -332,19 +285,19 @@ class Dispatcher:
 
     def _start_now(self, command: Command, args: list[bytes], keys: Sequence[bytes]) -> bool:
         kind = command.kind
-        if kind is Kind.WRITE:
+        if kind is _WRITE:
             size = sum(map(len, args))
             if command.returns_value(args):
                 size += RETURNED_BYTES
-            self._submit(Pending(self, command.run, args, size), keys)
+            self._submit(self._pending(command, args, size), keys)
             return True
-        if kind is Kind.READ:
+        if kind is _READ:
             return self._read(command, args)
-        if kind is Kind.EXEC:
+        if kind is _EXEC:
             return self._exec()
-        if kind is not Kind.LOCAL and self.replies.waiting:
+        if kind is not _LOCAL and self.replies.waiting:
             return self._settle()
-        if kind is Kind.WAITING:
+        if kind is _WAITING:
             self._spawn(self._wait_for(command, args))
             return True
         try:
@@ -378,70 +331,33 @@ class Dispatcher:
 
     # -- reads
 
-    def _read_run(self, run: list[Call], rest: list[list[bytes]]) -> bool:
+    def _read_run(self, calls: list[Call], rest: list[list[bytes]]) -> bool:
         """Answer reads that follow each other; False when `rest` went to the backlog."""
-        out: list[bytes] = []
-        read = self._reader_of(run, out)
+        self.client.last_command = TABLE.spellings[calls[-1][1][0]].name
+        run = ReadRun(self.store, self.client, calls)
         try:
-            self._engine.read_now(read)
+            self._engine.read_now(run.read)
         except WouldBlock:
             self._backlog = rest
-            self._spawn(self._read_elsewhere(read, run, out))
+            self._spawn(self._read_elsewhere(run))
             return False
         except EXPECTED as error:
-            self._fail_rest(run, out, error)
-        self.client.last_command = TABLE.spellings[run[-1][1][0]].name
-        self.replies.extend(out)
-        if len(out) < len(run):  # enough for now: send these first
-            self._backlog = [args for _, args in run[len(out) :]] + rest
+            run.fail(error)
+        self.replies.extend(run.replies)
+        if len(run.replies) < len(calls):  # enough for now: send these first
+            self._backlog = run.rest() + rest
             self._next_turn()
             return False
         return True
 
-    def _reader_of(self, run: list[Call], out: list[bytes]) -> Callable[[DBTxn], None]:
-        """Make a function that answers what `out` does not answer yet.
-
-        It may be called again after it was interrupted: each reply is made once.
-        """
-        store, client = self.store, self.client
-        protocol = client.protocol
-        add = out.append
-
-        def read(txn: DBTxn) -> None:
-            size_bytes = 0
-            for function, args in run[len(out) :] if out else run:
-                try:
-                    value = function(store, txn, args)
-                except CommandError as error:
-                    client.errors += 1
-                    value = error
-                if type(value) is bytes:
-                    data = b"$%d\r\n%b\r\n" % (len(value), value)
-                else:
-                    data = encode(value, protocol)
-                add(data)
-                size_bytes += len(data)
-                if size_bytes > RUN_BYTES_MAX:
-                    return
-
-        return read
-
-    async def _read_elsewhere(
-        self, read: Callable[[DBTxn], None], run: list[Call], out: list[bytes]
-    ) -> None:
+    async def _read_elsewhere(self, run: ReadRun) -> None:
         try:
-            await self._engine.read(read)
+            await self._engine.read(run.read)
         except EXPECTED as error:
-            self._fail_rest(run, out, error)
-        self.replies.extend(out)
-        self._backlog[:0] = [args for _, args in run[len(out) :]]
+            run.fail(error)
+        self.replies.extend(run.replies)
+        self._backlog[:0] = run.rest()
         self._go_on()
-
-    def _fail_rest(self, run: list[Call], out: list[bytes], error: Exception) -> None:
-        failure = error_reply(error).wire
-        missing = len(run) - len(out)
-        self.client.errors += missing
-        out.extend([failure] * missing)
 
     def _read(self, command: Command, args: list[bytes]) -> bool:
         """Answer one read that is not part of a run."""
@@ -451,7 +367,7 @@ class Dispatcher:
                 return self._settle()
             size = RETURNED_BYTES if command.returns_value(args) else 0
             try:
-                self._submit(Pending(self, command.run, args, size, is_write=False), ())
+                self._submit(self._pending(command, args, size), ())
             except CommandError:  # no writes any more; a read may still be answered
                 return self._settle()
             return True
@@ -498,6 +414,10 @@ class Dispatcher:
 
     # -- writes
 
+    def _pending(self, command: Command, args: list[bytes], size_bytes: int) -> Pending:
+        is_write = command.kind is _WRITE
+        return Pending(self.store, self._settled, command.run, args, size_bytes, is_write=is_write)
+
     def _submit(self, pending: Pending, keys: Sequence[bytes], watch: Any = None) -> None:
         """Hand over to the group commit.
 
@@ -509,19 +429,13 @@ class Dispatcher:
         except EXPECTED as error:
             raise error_reply(error) from error
         self.replies.open(pending)
-        self.outstanding += 1
-        self._outstanding_bytes += pending.size_bytes
         self.client.writes += pending.is_write
-        if (
-            self.outstanding >= self._outstanding_max
-            or self._outstanding_bytes > OUTSTANDING_BYTES_MAX
-        ):
+        if self.outstanding.add(pending):
             self._stop = Stop.CROWDED
 
-    def settle(self, pending: Pending, outcome: Outcome) -> None:
-        """Take the outcome of a write; called by the engine through `Pending.done`."""
-        self.outstanding -= 1
-        self._outstanding_bytes -= pending.size_bytes
+    def _settled(self, pending: Pending, outcome: Outcome) -> None:
+        """Take the outcome of a write."""
+        self.outstanding.remove(pending)
         client = self.client
         value = self._value_of(pending, outcome)
         if isinstance(value, CommandError):
@@ -544,18 +458,14 @@ class Dispatcher:
                 self.client.last_write = outcome.lsn
             if outcome.perm_failed is not None:
                 return CommandError(f"PERMFAILED {outcome.perm_failed}")
-        if pending.plan is not None:
-            return pending.plan.finish(self.client, outcome.result)
+        if pending.transaction is not None:
+            return pending.transaction.finish(self.client, outcome.result)
         return outcome.result
 
     def _may_go_on(self) -> bool:
         if self._stop is Stop.SETTLE:
             return not self.replies.waiting
-        return (
-            self._stop is Stop.CROWDED
-            and self.outstanding <= self._outstanding_max // 2
-            and self._outstanding_bytes <= OUTSTANDING_BYTES_MAX // 2
-        )
+        return self._stop is Stop.CROWDED and self.outstanding.has_room
 
     # -- transactions
 
@@ -579,8 +489,7 @@ class Dispatcher:
         elif steps.reads:
             self._spawn(self._exec_read(steps, watch))
         else:
-            self._push(steps.finish(client, steps.run_nothing()))
-            self._refresh()
+            self._finish_exec(steps, steps.run_nothing(), watch)
         return True
 
     def _leave_transaction(self) -> None:
@@ -590,7 +499,9 @@ class Dispatcher:
     def _exec_write(self, steps: Plan, size_bytes: int, watch: WatchLike | None) -> None:
         if steps.returns_values:
             size_bytes += RETURNED_BYTES
-        pending = Pending(self, steps.run, None, size_bytes, transaction=steps, watch=watch)
+        pending = Pending(
+            self.store, self._settled, steps.run, None, size_bytes, transaction=steps, watch=watch
+        )
         try:
             self._submit(pending, steps.keys, watch)
         except CommandError:
@@ -602,23 +513,19 @@ class Dispatcher:
         store = self.store
         try:
             results = await self._engine.read(lambda txn: steps.run(store, txn))
-            # Looked at after the read: what was changed before it has marked the watch by now.
-            dirty = watch is not None and watch.dirty
-            self._push(NULL_ARRAY if dirty else steps.finish(self.client, results))
-        except (CommandError, *EXPECTED) as error:
+        except EXPECTED as error:
             self._push(error_reply(error))
-        finally:
             if watch is not None:
                 watch.close()
-        self._refresh()
+        else:
+            self._finish_exec(steps, results, watch)
         self._go_on()
 
-
-def error_reply(error: Exception) -> CommandError:
-    """Turn an error into a reply whose first word client libraries understand."""
-    if isinstance(error, CommandError):
-        return error
-    if isinstance(error, EXPECTED):
-        return CommandError(f"{_CODES.get(error.code, 'ERR')} {error}")
-    log.error("command_failed", error=repr(error), exc_info=error)
-    return CommandError("ERR internal error: the server's log says more")
+    def _finish_exec(self, steps: Plan, results: list[Value], watch: WatchLike | None) -> None:
+        """Answer an EXEC that wrote nothing."""
+        # Looked at after the reads: what was changed before them has marked the watch by now.
+        dirty = watch is not None and watch.dirty
+        if watch is not None:
+            watch.close()
+        self._push(NULL_ARRAY if dirty else steps.finish(self.client, results))
+        self._refresh()

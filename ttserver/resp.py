@@ -170,8 +170,8 @@ class CommandReader:
 
     def _parse(self, piece: bytes) -> list[list[bytes]]:
         """Give the commands of `piece`, none when it is not whole frames of plain arguments."""
-        # An attribute ("|") comes out of hiredis as a list, so it could pass for a command.
-        if self._search_long_header(piece) is not None or b"|" in piece:
+        # Sets ("~") and attributes ("|") come out of hiredis as lists and could pass for commands.
+        if b"~" in piece or b"|" in piece or self._search_long_header(piece) is not None:
             return []
         reader = self._hiredis
         get = reader.gets

@@ -24,6 +24,7 @@ from storage.users import Users
 from ttserver.address import Address
 from ttserver.auth import Login, LoginRefused
 from ttserver.errors import TtserverError
+from ttserver.replies import CommandError
 from ttserver.settings import ClientSettings, LimitSettings, Settings
 from ttserver.status import SiteStatus, Status, SyncStatus
 
@@ -127,7 +128,9 @@ class SmallEngine:
         self.environment.open()
         self._keys.create()
         self._reads = Reads(self.environment, self._keys.drop)
-        self._committer = Committer(self.environment, self._deliver, durability="nosync")
+        self._committer = Committer(
+            self.environment, self._deliver, refusals=(CommandError,), durability="nosync"
+        )
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._close)

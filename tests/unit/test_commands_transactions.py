@@ -147,6 +147,11 @@ async def test_watch_also_guards_a_transaction_that_only_reads(
     await client.call("WATCH", "k")
     await other.call("SET", "k", 2)
     assert await client.pipeline(["MULTI"], ["GET", "k"], ["EXEC"]) == [b"OK", b"QUEUED", None]
+    await client.call("WATCH", "k")
+    await other.call("SET", "k", 3)
+    assert await client.pipeline(["MULTI"], ["PING"], ["EXEC"]) == [b"OK", b"QUEUED", None]
+    assert client.session.client is not None
+    assert client.session.client.watch is None
 
 
 @pytest.mark.parametrize("between", [["UNWATCH"], ["MULTI"], ["WATCH", "other"]])

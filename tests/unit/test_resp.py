@@ -73,6 +73,23 @@ STREAMS: dict[str, tuple[bytes, list[list[bytes]], str | None]] = {
     "empty arguments": (packed("SET", "", ""), [[b"SET", b"", b""]], None),
     "any byte": (packed(bytes(range(256))), [[bytes(range(256))]], None),
     "a bar": (packed("GET", "a|b") * 2, [[b"GET", b"a|b"]] * 2, None),
+    "no command but lines": (
+        GET + b"~0\r\n" + GET + b"|1\r\n+a\r\n+b\r\n" + GET + b"%0\r\n>0\r\n:0\r\n" + GET,
+        [
+            [b"GET", b"a"],
+            [b"~0"],
+            [b"GET", b"a"],
+            [b"|1"],
+            [b"+a"],
+            [b"+b"],
+            [b"GET", b"a"],
+            [b"%0"],
+            [b">0"],
+            [b":0"],
+            [b"GET", b"a"],
+        ],
+        None,
+    ),
     "a long argument": (packed("SET", "a", b"x" * 50_000), [[b"SET", b"a", b"x" * 50_000]], None),
     "many arguments": (packed(*["x"] * 2000), [[b"x"] * 2000], None),
     "empty arrays and lines mean nothing": (

@@ -12,8 +12,9 @@ from structlog.testing import capture_logs
 
 from tests.support.engine import Refusal, SmallEngine, settings_for
 from tests.support.wire import DEADLINE_S, Error, Wire, packed, small_listener
-from ttserver.dispatch import RUN_BYTES_MAX, TURN_COMMANDS
+from ttserver.dispatch import TURN_COMMANDS
 from ttserver.listener import LINGER_LOOKS, Listener
+from ttserver.read_run import RUN_BYTES_MAX
 from ttserver.session import READ_AHEAD_BYTES_MAX
 from ttserver.settings import ClientSettings, LimitSettings
 

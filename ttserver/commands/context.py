@@ -38,7 +38,11 @@ class Outcome(Protocol):
 class WatchLike(Protocol):
     """The keys a client watches."""
 
-    dirty: bool
+    @property
+    def dirty(self) -> bool: ...
+
+    def mark(self) -> None:
+        """Make it dirty."""
 
     def close(self) -> None: ...
 

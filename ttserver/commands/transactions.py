@@ -54,7 +54,8 @@ def watch(client: Client, args: Sequence[bytes]) -> Value:
     before = client.watch
     client.watch = client.server.engine.watch(list(client.watched))
     if before is not None:
-        client.watch.dirty |= before.dirty
+        if before.dirty:
+            client.watch.mark()
         before.close()
     return OK
 
