@@ -7,7 +7,8 @@ A site asks every other site it knows what that one holds, then decides:
     environment empty, but others hold data, or this
     site remembers a group that had data                  -> WAIT (never take a copy with it)
     own log ends before the stable LSN somebody knows     -> WAIT
-    nobody has a membership database                      -> CREATE (creator, or lowest address)
+    nobody has a membership database                      -> CREATE (the creator; without one the
+                                                             lowest address), else WAIT
     every other member has priority 0                     -> MASTER, generation above all others
     otherwise                                             -> ELECT
 
@@ -131,7 +132,8 @@ def decide(
         answers: one for each other site that was asked.
         priorities: the last known priority of other sites, from earlier handshakes.
         members: the other members, from the membership database, else from the configuration.
-        creator_elsewhere: another configured site has db_group_creator on.
+        creator_elsewhere: another configured site has db_group_creator on, or is named as the
+            helper through which this one joins: then this one never creates a group by itself.
     """
     standings = {a.address: a.standing for a in answers if a.standing is not None}
     for address, standing in standings.items():
@@ -204,8 +206,8 @@ def _creation(
         names = ", ".join(f"{a.address}: {a.reason or 'no group yet'}" for a in answers)
         return Decision(
             Start.WAIT,
-            f"waits for the configured group creator ({names})",
-            "start the site that has db_group_creator on in DB_CONFIG.",
+            f"waits for the site that creates the group, to join it ({names})",
+            "start the site that has db_group_creator on in its DB_CONFIG.",
         )
     lower = [a for a, s in standings.items() if s.priority > 0 and a < own.address]
     if lower:

@@ -182,7 +182,7 @@ class Core:
             list(self._answers.values()),
             self.memory.priorities,
             self.members(),
-            any(r.creator for r in self.settings.remotes),
+            any(r.creator or r.helper for r in self.settings.remotes),
         )
         if decision.start is Start.WAIT:
             self._wait(now_s, decision.why, decision.hint)
@@ -263,11 +263,14 @@ class Core:
 
     def _follow(self, now_s: float) -> None:
         self.phase = Phase.FOLLOWING
-        self.client_started = True
         self._out.do(effects.StartClient())
         self._out.do(effects.RoleChanged())
         self.connections.dial_soon(now_s, self._others())
         self._dial_due(now_s)
+
+    def client_ready(self) -> None:
+        """The library is a client: from now on it takes messages."""
+        self.client_started = not self.is_master
 
     def _dial_due(self, now_s: float) -> None:
         if self.phase in (Phase.FOLLOWING, Phase.MASTER):

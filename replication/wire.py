@@ -58,7 +58,7 @@ class LSN(NamedTuple):
     offset: int
 
     def __str__(self) -> str:
-        return f"[{self.file}][{self.offset}]"
+        return f"{self.file}/{self.offset}"
 
 
 LSN_ZERO: Final = LSN(0, 0)

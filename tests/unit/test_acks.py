@@ -186,9 +186,9 @@ class TestReasons:
             SiteAck(4, True, True, L1, name="db4:5010"),
         ]
         assert describe_shortfall(P.QUORUM, sites, L2) == (
-            "QUORUM needs 2 of 4 electable sites; [1][200] acknowledged by db1:5010;"
-            " missing: db2:5010 (at [1][100]), site 3 (nothing yet, not connected),"
-            " db4:5010 (at [1][100])"
+            "QUORUM needs 2 of 4 electable sites; 1/200 acknowledged by db1:5010;"
+            " missing: db2:5010 (at 1/100), site 3 (nothing yet, not connected),"
+            " db4:5010 (at 1/100)"
         )
         assert describe_shortfall(P.ONE, [site(1)], L1).endswith(
             "acknowledged by none; missing: site 1 (nothing yet)"

@@ -83,7 +83,7 @@ ROWS = [
         "connection refused",
     ),
     Row("priority 0, alone", replace(NEW, priority=0), (), Start.WAIT, "no other site", members=()),
-    Row("emptied, others hold data", EMPTY, (says(),), Start.WAIT, "holds data up to [1][5000]"),
+    Row("emptied, others hold data", EMPTY, (says(),), Start.WAIT, "holds data up to 1/5000"),
     Row(
         "emptied, a creator too",
         replace(EMPTY, creator=True),
@@ -98,7 +98,7 @@ ROWS = [
         NEW,
         (SILENT,),
         Start.WAIT,
-        "configured group creator",
+        "the site that creates the group",
         creator_elsewhere=True,
     ),
     Row(
@@ -223,8 +223,8 @@ class TestRefusal:
     def test_a_master_that_lacks_acknowledged_writes_is_refused(self) -> None:
         refused = refusal(OWN, A, self.master(last=LSN(1, 3999)))
         assert refused is not None
-        assert "[1][3999]" in refused.why
-        assert "[1][4000]" in refused.why
+        assert "1/3999" in refused.why
+        assert "1/4000" in refused.why
         assert refused.hint is not None
         assert "promote" in refused.hint
         assert "wipe" in refused.hint

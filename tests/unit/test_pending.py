@@ -154,7 +154,7 @@ class TestTimeOut:
         assert not group.released
         group.pending.expire(1.0)
         assert group.failed == {
-            100: "ALL needs all 2 other sites; [1][100] acknowledged by site 0; missing: site 1"
+            100: "ALL needs all 2 other sites; 1/100 acknowledged by site 0; missing: site 1"
             " (nothing yet)"
         }
 
