@@ -4,17 +4,22 @@ The committer takes whatever is queued (at most `batch_max` writes), runs each w
 one transaction and commits it once. While the commit is flushed, the next writes queue up, so the
 batch grows with the load by itself and no timer is needed.
 
-Each write gets its own result or its own error:
+Each write gets its own result or its own error, and a write that fails has written nothing:
 
-- `work` refuses (raises anything but a library error): it must do so before it writes anything;
-  the others of the batch go on.
-- the library refuses one write: the transaction is aborted and every write of the batch runs
-  again in a transaction of its own, so only the bad one fails.
+- `work` refuses (one of `refusals`): it promises to do so before it writes anything; the others
+  of the batch go on.
+- the library refuses a write, or `work` raises anything else: the transaction is aborted and the
+  batch runs again with a transaction of its own for each write, inside the one that is committed.
+  Only the bad write's is aborted.
 - deadlock: the batch runs again.
+- the commit itself fails: nothing of the batch was written, all get that error.
 
 So `work` can run more than once and must be a pure function of the database.
 
-Source: Programmer's Reference, "Transaction throughput" (group commit), "Deadlock detection".
+The locks of a batch are kept until it is flushed: nobody reads what a power failure could undo.
+
+Source: Programmer's Reference, "Transaction throughput" (group commit), "Deadlock detection",
+"Nested transactions".
 """
 
 from __future__ import annotations
@@ -23,86 +28,36 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from berkeleydb import db
 
 from storage.environment import Environment, Lsn
 from storage.errors import StorageError
-from storage.library import WatchFailed, from_library
+from storage.library import RoleChanging, WatchFailed, from_library
+from storage.watches import Watch, Watches
+
+__all__ = ["Batch", "Committer", "Durability", "Watch", "Watches", "Write"]
 
 log = logging.getLogger(__name__)
 
 Durability = Literal["sync", "write_nosync", "nosync"]
-COMMIT_FLAGS: dict[str, int] = {
+COMMIT_FLAGS: Final[dict[str, int]] = {
     "sync": db.DB_TXN_SYNC,
     "write_nosync": db.DB_TXN_WRITE_NOSYNC,
     "nosync": db.DB_TXN_NOSYNC,
 }
-DEADLOCK_RETRIES_MAX = 100  # then the write fails: something holds its locks for good
-DEADLOCK_PAUSE_S = 0.001
-
-
-class Watch:
-    """The keys one connection watches; `dirty` once a write ran that may change one of them."""
-
-    __slots__ = ("_watches", "dirty", "keys")
-
-    def __init__(self, watches: Watches, keys: frozenset[bytes]) -> None:
-        self._watches = watches
-        self.keys = keys
-        self.dirty = False
-
-    def close(self) -> None:
-        """Forget the keys."""
-        self._watches.remove(self)
-
-
-class Watches:
-    """Which keys are watched by whom.
-
-    *Thread:* `add` and `remove` on the event loop; `touch` on the committer. Every single
-    operation on the dictionary is atomic under the interpreter's lock; sets are replaced, never
-    changed, so the committer never walks a set that changes.
-    """
-
-    def __init__(self) -> None:
-        self._by_key: dict[bytes, frozenset[Watch]] = {}
-        self._lock = threading.Lock()
-
-    def add(self, keys: Sequence[bytes]) -> Watch:
-        """Start watching `keys`."""
-        watch = Watch(self, frozenset(keys))
-        with self._lock:
-            for key in watch.keys:
-                self._by_key[key] = self._by_key.get(key, frozenset()) | {watch}
-        return watch
-
-    def remove(self, watch: Watch) -> None:
-        """Stop; unknown watches are ignored."""
-        with self._lock:
-            for key in watch.keys:
-                left = self._by_key.get(key, frozenset()) - {watch}
-                if left:
-                    self._by_key[key] = left
-                else:
-                    self._by_key.pop(key, None)
-
-    def touch(self, keys: Sequence[bytes]) -> None:
-        """Mark everyone who watches one of `keys`."""
-        if not self._by_key:
-            return
-        for key in keys:
-            for watch in self._by_key.get(key, ()):
-                watch.dirty = True
-
-    def touch_all(self) -> None:
-        """Mark everyone: the database changed in a way that names no keys (a role change)."""
-        for watchers in list(self._by_key.values()):
-            for watch in watchers:
-                watch.dirty = True
+# The first writes of a batch wait for its last; big values must not make that long.
+EXECUTE_S_MAX: Final = 0.1
+RETRIES_MAX: Final = 100  # then the writes fail: something holds their locks for good
+RETRY_PAUSE_S: Final = 0.001
+RETRY_PAUSE_S_MAX: Final = 0.02
+# The library's words for a site that just became a replicant, besides the lockout itself.
+_NOT_MASTER: Final = (db.DBRepLockoutError, db.DBAccessError, db.DBPermissionsError)
+_AGAIN: Final = (db.DBLockDeadlockError, db.DBLockNotGrantedError, db.DBRepHandleDeadError)
 
 
 @dataclass(slots=True, eq=False)
@@ -138,17 +93,24 @@ class Batch:
     started_s: float = field(default_factory=time.monotonic)
 
 
+class _Spoilt(Exception):
+    """A work failed that may have written something: run the batch again, each apart."""
+
+
 class Committer:
     """The one thread that commits clients' writes.
 
     Args:
         environment: an open one; this thread is adopted by it.
         deliver: called on the committer thread with each finished batch; it must hand over and
-            return.
+            return. Batches come in the order of their commits.
         wait_for_room: called before each transaction; blocks while replication is over its high
             mark (back-pressure happens here, never inside the library).
+        on_dead_handles: called when a database handle died, to have all reopened.
+        refusals: what a `work` raises before it writes anything.
         durability: "sync" flushes to disk, "write_nosync" writes to the system, "nosync" neither.
         batch_max: most writes of one transaction; 1 turns group commit off.
+        look_up_lsn: find commits in the log; for when no replication calls `note_permanent`.
     """
 
     name = "committer"
@@ -159,19 +121,25 @@ class Committer:
         deliver: Callable[[Batch], None],
         *,
         wait_for_room: Callable[[], None] | None = None,
+        on_dead_handles: Callable[[], None] | None = None,
+        refusals: tuple[type[Exception], ...] = (),
         durability: Durability = "sync",
         batch_max: int = 1024,
-        on_panic: Callable[[Exception], None] | None = None,
+        look_up_lsn: bool = False,
     ) -> None:
         self._environment = environment
         self._deliver = deliver
         self._wait_for_room = wait_for_room
+        self._on_dead_handles = on_dead_handles
+        self._refusals = refusals
         self._flags = COMMIT_FLAGS[durability]
         self._durable = durability == "sync"
         self._batch_max = batch_max
-        self._on_panic = on_panic
+        self._look_up_lsn = look_up_lsn
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._left: deque[Write] = deque()
         self._stopping = False
+        self._ended = False
         self._ident = -1
         self._permanent: Lsn | None = None
         self.watches = Watches()
@@ -186,11 +154,14 @@ class Committer:
     def submit(self, write: Write) -> None:
         """Queue one write. *Thread:* any. It comes back in a `Batch` given to `deliver`."""
         self._queue.put(write)
+        if self._ended:
+            # The thread may have taken its last look at the queue before the line above.
+            self._refuse_queued()
 
     @property
     def queued(self) -> int:
         """Writes waiting for their transaction."""
-        return self._queue.qsize()
+        return self._queue.qsize() + len(self._left)
 
     def note_permanent(self, lsn: Lsn) -> None:
         """Learn a commit's LSN from the library's send callback.
@@ -212,98 +183,180 @@ class Committer:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    # -- the thread ----------------------------------------------------------------------------
+
     def _run(self) -> None:
         self._ident = threading.get_ident()
-        get = self._queue.get
-        while True:
-            first = get()
-            if first is None or self._stopping:
-                break
-            writes = [first]
-            for _ in range(min(self._queue.qsize(), self._batch_max - 1)):
-                write = get()
-                if write is None:
-                    break
-                writes.append(write)
+        while not self._stopping:
+            writes = self._collect()
+            if not writes or self._stopping:
+                self._left.extend(writes)
+                continue
             if self._wait_for_room is not None:
                 self._wait_for_room()
-            self._finish(writes)
-        self._refuse_rest(first)
+            done = self._commit(writes)
+            self._left.extend(writes[done:])
+        self._ended = True
+        self._refuse_queued()
 
-    def _refuse_rest(self, first: Write | None) -> None:
-        left = [first] if first is not None else []
-        while not self._queue.empty():
-            write = self._queue.get()
-            if write is not None:
-                left.append(write)
-        for write in left:
-            write.error = StorageError(
-                "the write was not started: the site is stopping",
-                code="TRYAGAIN",
-                hint="send it again to the site that is master then.",
-            )
-        if left:
-            self._deliver(Batch(left))
-
-    def _finish(self, writes: list[Write]) -> None:
-        """Commit `writes` together, or one by one when the library refuses one of them."""
-        try:
-            batch = self._commit(writes)
-        except db.DBError as error:
-            if len(writes) > 1 and not isinstance(error, db.DBRunRecoveryError):
-                for write in writes:
-                    self._finish([write])
-                return
-            failure = from_library(error, "the write was not committed")
-            for write in writes:
-                write.result, write.error = None, failure
-            if isinstance(error, db.DBRunRecoveryError):
-                self._environment.panicked = True
-                if self._on_panic is not None:
-                    self._on_panic(failure)
-            batch = Batch(writes)
-        self.biggest_batch = max(self.biggest_batch, len(writes))
-        self._deliver(batch)
-
-    def _commit(self, writes: list[Write]) -> Batch:
-        for attempt in range(DEADLOCK_RETRIES_MAX + 1):
-            batch = Batch(writes)
-            txn = self._environment.env.txn_begin()
+    def _collect(self) -> list[Write]:
+        """Take what waits; wait for a first one if nothing does. Empty: look whether to stop."""
+        writes: list[Write] = []
+        while self._left and len(writes) < self._batch_max:
+            writes.append(self._left.popleft())
+        get, block = self._queue.get, not writes
+        while len(writes) < self._batch_max:
             try:
-                self._execute(txn, writes)
-            except (db.DBLockDeadlockError, db.DBLockNotGrantedError):
-                txn.abort()
-                self.retries += 1
-                if attempt == DEADLOCK_RETRIES_MAX:
-                    raise
-                time.sleep(DEADLOCK_PAUSE_S)
-                continue
-            except BaseException:
-                txn.abort()
-                raise
-            self._permanent = None
-            # From here on the transaction is the library's: a commit that fails has aborted.
-            txn.commit(self._flags)
-            batch.lsn = self._permanent
-            batch.locally_durable = self._durable
-            self.commits += 1
-            self.writes += len(writes)
-            return batch
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                write = get(block)
+            except queue.Empty:
+                break
+            if write is None:
+                break
+            writes.append(write)
+            block = False
+        return writes
 
-    def _execute(self, txn: db.DBTxn, writes: list[Write]) -> None:
-        touch = self.watches.touch
+    def _refuse_queued(self) -> None:
+        refused: list[Write] = []
+        while self._left:
+            refused.append(self._left.popleft())
+        try:
+            while True:
+                write = self._queue.get_nowait()
+                if write is not None:
+                    refused.append(write)
+        except queue.Empty:
+            pass
+        if refused:
+            self._fail(
+                refused,
+                StorageError(
+                    "the write was not started: the site is stopping",
+                    code="TRYAGAIN",
+                    hint="send it again to the site that is master then.",
+                ),
+            )
+
+    def _fail(self, writes: list[Write], error: Exception) -> None:
         for write in writes:
-            if write.watch is not None and write.watch.dirty:
+            write.result, write.error = None, error
+        self._deliver(Batch(writes))
+
+    def _commit(self, writes: list[Write]) -> int:
+        """Commit `writes`, or the first of them; deliver and count those that are done."""
+        careful, pause_s = False, RETRY_PAUSE_S
+        for attempt in range(RETRIES_MAX + 1):
+            try:
+                batch = self._attempt(writes, careful=careful)
+            except _Spoilt:
+                careful = True
+                continue
+            except _AGAIN as error:
+                self.retries += 1
+                if isinstance(error, db.DBRepHandleDeadError) and self._on_dead_handles is not None:
+                    self._on_dead_handles()
+                if attempt < RETRIES_MAX and not self._stopping:
+                    time.sleep(pause_s)
+                    pause_s = min(2 * pause_s, RETRY_PAUSE_S_MAX)
+                    continue
+                self._fail(writes, _kept_locked())
+            except db.DBError as error:
+                self._environment.failed(error)
+                self._fail(writes, _not_committed(error))
+            else:
+                self.biggest_batch = max(self.biggest_batch, len(batch.writes))
+                self._deliver(batch)
+                return len(batch.writes)
+            break
+        return len(writes)
+
+    def _attempt(self, writes: list[Write], *, careful: bool) -> Batch:
+        """Run and commit one transaction, or raise and have written nothing."""
+        txn = self._environment.env.txn_begin()
+        try:
+            done = self._execute(txn, writes, careful=careful)
+        except BaseException:
+            txn.abort()
+            raise
+        batch = Batch(done)
+        own = [write.watch for write in done if write.watch is not None]
+        for write in done:
+            if write.error is None:
+                # Before the commit lets anybody see the change. If the commit fails, a watcher
+                # tries again for nothing; those of this batch would, when it runs again.
+                self.watches.touch(write.keys, own)
+        txn_id = txn.id()
+        self._permanent = None
+        # From here on the transaction is the library's: a commit that fails has aborted.
+        txn.commit(self._flags)
+        batch.lsn = self._permanent
+        if self._look_up_lsn:
+            batch.lsn = self._environment.commit_record(txn_id)
+        batch.locally_durable = self._durable
+        self.commits += 1
+        self.writes += len(done)
+        return batch
+
+    def _execute(self, txn: db.DBTxn, writes: list[Write], *, careful: bool) -> list[Write]:
+        """Run the works until all are run or time is up; returns those that were."""
+        run = self._run_apart if careful else self._run_together
+        end_s = time.monotonic() + EXECUTE_S_MAX
+        changed: set[bytes] | None = None
+        if any(write.watch is not None for write in writes):
+            changed = set()
+        for number, write in enumerate(writes, 1):
+            watch = write.watch
+            if watch is not None and (watch.dirty or not watch.keys.isdisjoint(changed or ())):
                 write.result, write.error = None, WatchFailed("a watched key was changed")
                 continue
-            try:
-                write.result = write.work(txn)
-                write.error = None
-            except db.DBError:
-                raise
-            except Exception as refused:  # the write's own answer, see the module's text
-                write.result, write.error = None, refused
-                continue
-            # Marked before the commit: if it fails, a watcher retries for nothing, no harm.
-            touch(write.keys)
+            run(txn, write)
+            if changed is not None and write.error is None:
+                changed.update(write.keys)
+            if time.monotonic() > end_s:
+                return writes[:number]
+        return writes
+
+    def _run_together(self, txn: db.DBTxn, write: Write) -> None:
+        try:
+            write.result = write.work(txn)
+            write.error = None
+        except self._refusals as refused:
+            write.result, write.error = None, refused
+        except _AGAIN:
+            raise
+        except db.DBRunRecoveryError:
+            raise
+        except Exception as error:
+            raise _Spoilt from error
+
+    def _run_apart(self, txn: db.DBTxn, write: Write) -> None:
+        own = self._environment.env.txn_begin(txn)
+        try:
+            write.result = write.work(own)
+            write.error = None
+        except (*_AGAIN, db.DBRunRecoveryError):
+            own.abort()
+            raise
+        except Exception as error:  # noqa: BLE001 - the write's own answer, see the module's text
+            own.abort()
+            write.result = None
+            write.error = _not_committed(error) if isinstance(error, db.DBError) else error
+        else:
+            own.commit()
+
+
+def _not_committed(error: db.DBError) -> StorageError:
+    if isinstance(error, _NOT_MASTER):
+        return RoleChanging(
+            "the write was not committed: this site takes no writes any more",
+            hint="send it again to the site that is master now.",
+        )
+    return from_library(error, "the write was not committed")
+
+
+def _kept_locked() -> StorageError:
+    return StorageError(
+        "the write was not committed: others held its keys for too long",
+        code="TRYAGAIN",
+        hint="try again.",
+    )

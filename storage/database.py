@@ -17,6 +17,15 @@ from berkeleydb import db
 from storage.environment import Environment
 from storage.library import DatabaseMissing, from_library
 
+# These say that the open itself may be tried again, which is its caller's business.
+_PASSING = (
+    db.DBLockDeadlockError,
+    db.DBLockNotGrantedError,
+    db.DBRepHandleDeadError,
+    db.DBRepLockoutError,
+    db.DBRunRecoveryError,
+)
+
 
 class Database:
     """A btree in a file of its own (or a named one inside a file).
@@ -33,7 +42,9 @@ class Database:
         self.name = name
         self._handle: db.DB | None = None
         self._dead: list[db.DB] = []
-        self._lock = threading.Lock()
+        self._drops = 0
+        self._lock = threading.Lock()  # never held while the library is called
+        self._opening = threading.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -46,6 +57,8 @@ class Database:
         Raises:
             DatabaseMissing: there is no such file here (yet).
             StorageError: the library refused.
+            DBError: of a kind that passes, as any call with the handle may raise it: a deadlock,
+                a lockout, a dead handle, a panic.
         """
         handle = self._handle
         return handle if handle is not None else self._open(create=False)
@@ -56,8 +69,9 @@ class Database:
         return handle if handle is not None else self._open(create=True)
 
     def drop(self) -> None:
-        """Put the handle aside; the next call opens a new one."""
+        """Put the handle aside; the next call opens a new one. *Thread:* any; never waits."""
         with self._lock:
+            self._drops += 1
             if self._handle is not None:
                 self._dead.append(self._handle)
                 self._handle = None
@@ -65,30 +79,45 @@ class Database:
     def close(self) -> None:
         """Close all handles. Nobody may be inside the library."""
         self.drop()
-        with self._lock:
-            for handle in self._dead:
-                try:
-                    handle.close(db.DB_NOSYNC)
-                except db.DBError:
-                    continue  # a dead handle may refuse; the environment is closed next
-            self._dead.clear()
+        dead, self._dead = self._dead, []
+        for handle in dead:
+            try:
+                handle.close(db.DB_NOSYNC)
+            except db.DBError:
+                continue  # a dead handle may refuse; the environment is closed next
 
     def _open(self, *, create: bool) -> db.DB:
-        with self._lock:
-            if self._handle is not None:
-                return self._handle
-            handle = db.DB(self._environment.env)
-            flags = db.DB_THREAD | db.DB_AUTO_COMMIT | (db.DB_CREATE if create else 0)
-            try:
-                handle.open(self.filename, dbname=self.name, dbtype=db.DB_BTREE, flags=flags)
-            except db.DBNoSuchFileError as error:
-                handle.close()
+        with self._opening:
+            while (handle := self._handle) is None:
+                drops = self._drops
+                opened = self._open_one(create=create)
+                with self._lock:
+                    if drops == self._drops:
+                        self._handle = opened
+                    else:
+                        self._dead.append(opened)  # of the copy that was just replaced
+            return handle
+
+    def _open_one(self, *, create: bool) -> db.DB:
+        handle = db.DB(self._environment.env)
+        flags = db.DB_THREAD | db.DB_AUTO_COMMIT | (db.DB_CREATE if create else 0)
+        try:
+            handle.open(self.filename, dbname=self.name, dbtype=db.DB_BTREE, flags=flags)
+        except db.DBError as error:
+            self._discard(handle)
+            if isinstance(error, db.DBNoSuchFileError):
                 raise DatabaseMissing(
                     f"{self.filename} does not exist on this site yet",
                     hint="it is made by the master; wait until this site is in step with it.",
                 ) from error
-            except db.DBError as error:
-                handle.close()
-                raise from_library(error, f"{self.filename} cannot be opened") from error
-            self._handle = handle
-            return handle
+            if isinstance(error, _PASSING):
+                raise
+            raise from_library(error, f"{self.filename} cannot be opened") from error
+        return handle
+
+    def _discard(self, handle: db.DB) -> None:
+        try:
+            handle.close(db.DB_NOSYNC)
+        except db.DBError:
+            with self._lock:
+                self._dead.append(handle)

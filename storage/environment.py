@@ -2,7 +2,7 @@
 
 Why threads are made here: a thread inside the library while the environment closes crashes the
 process. So whoever calls the library does it on a `Worker` (or a thread given to `adopt`) of this
-environment, or on the event loop thread, which is the thread that closes it. `close` stops and
+environment, or on the event loop thread, which is the thread that has it closed. `close` stops and
 joins them all first, and refuses to close when one is still inside.
 
 Source: Berkeley DB Programmer's Reference, "Environment FAQ" and "Architecting Transactional Data
@@ -11,26 +11,30 @@ Store applications"; API reference `DB_ENV->open`, `DB_ENV->close`.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import queue
+import struct
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Final
 
 from berkeleydb import db
 
+from storage import regions
+from storage.errors import StorageError
 from storage.library import EnvironmentFailed, StillInLibrary, from_library
+from storage.worker import Stoppable, Worker
 
-T = TypeVar("T")
 Lsn = tuple[int, int]
+
+__all__ = ["Environment", "Lsn", "Stoppable", "Worker", "is_empty"]
 
 log = logging.getLogger(__name__)
 
-OPEN_FLAGS = (
+OPEN_FLAGS: Final = (
     db.DB_CREATE
     | db.DB_INIT_LOCK
     | db.DB_INIT_LOG
@@ -39,70 +43,12 @@ OPEN_FLAGS = (
     | db.DB_THREAD
     | db.DB_RECOVER
 )
-FILE_MODE = 0o600  # the environment holds password hashes
-
-
-class Stoppable(Protocol):
-    """A thread of the environment: asked to stop, then joined."""
-
-    def stop(self) -> None: ...
-    def join(self, timeout: float | None = None) -> None: ...
-    def is_alive(self) -> bool: ...
-
-
-class Worker:
-    """One thread with a queue of calls; the only way a coroutine calls the library.
-
-    Calls run in the order they were submitted. After `stop`, what is queued is cancelled.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
-            queue.SimpleQueue()
-        )
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Queue `call`; its future is cancelled when the worker stops first."""
-        future: Future[T] = Future()
-        if self._stopped:
-            future.cancel()
-            return future
-        self._calls.put((future, call))
-        return future
-
-    def stop(self) -> None:
-        """End after the call under way."""
-        self._stopped = True
-        self._calls.put(None)
-
-    def join(self, timeout: float | None = None) -> None:
-        self._thread.join(timeout)
-
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def _run(self) -> None:
-        while True:
-            item = self._calls.get()
-            if item is None or self._stopped:
-                if item is not None:
-                    item[0].cancel()
-                break
-            future, call = item
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(call())
-            except BaseException as error:  # handed to whoever waits for the future
-                future.set_exception(error)
-        while not self._calls.empty():
-            left = self._calls.get()
-            if left is not None:
-                left[0].cancel()
+FILE_MODE: Final = 0o600  # the environment holds password hashes
+FLUSH_TIMEOUT_S: Final = 1.0  # of the last flush, when a thread is stuck in the library
+COMMIT_RECORD: Final = 10  # type of a log record that commits a transaction
+# Between a commit's record and the end of the log lie at most the few of a checkpoint.
+COMMIT_LOOK_BACK: Final = 32
+_RECORD_HEAD: Final = struct.Struct("=II")
 
 
 class Environment:
@@ -112,15 +58,29 @@ class Environment:
         home: the directory of the environment (var/db); made if absent, mode 0700.
         configure: called with the new DBEnv before it is opened; replication sets its transport,
             event callback and settings there. None: replication stays off.
+        on_panic: called once, on whichever thread found that the library needs recovery.
+
+    Attributes:
+        recovery_seconds: how long the open took.
+        panicked: the library said that it needs recovery; close it and make a new one.
     """
 
-    def __init__(self, home: Path, configure: Callable[[db.DBEnv], None] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        configure: Callable[[db.DBEnv], None] | None = None,
+        on_panic: Callable[[Exception], None] | None = None,
+    ) -> None:
         self.home = home
         self._configure = configure
+        self._on_panic = on_panic
         self._env: db.DBEnv | None = None
         self._threads: list[Stoppable] = []
+        self._regions: list[Path] = []
+        self._panic_lock = threading.Lock()
         self.opened_at = 0.0
         self.recovery_seconds = 0.0
+        self.log_file_bytes = 0
         self.panicked = False
 
     @property
@@ -154,31 +114,69 @@ class Environment:
             raise from_library(error, f"{self.home} cannot be made") from error
         env = db.DBEnv()
         try:
-            flags = OPEN_FLAGS
-            if self._configure is not None:
-                self._configure(env)
-                flags |= db.DB_INIT_REP
-            # Commits name their own durability; what is applied from a master is flushed by the
-            # apply thread once a batch, so the environment's default is not to flush.
-            env.set_flags(db.DB_TXN_NOSYNC, 1)
+            regions.must_have_room(self.home)
+            self._prepare(env)
+            flags = OPEN_FLAGS if self._configure is None else OPEN_FLAGS | db.DB_INIT_REP
             env.open(str(self.home), flags, FILE_MODE)
+            self._regions = list(regions.mapped(self.home))
+            regions.reserve(self.home)
+            self.log_file_bytes = env.get_lg_max()
         except (db.DBError, OSError) as error:
-            env.close()
-            raise from_library(error, f"the environment {self.home} cannot be opened") from error
+            _close_quietly(env, self.home)
+            regions.release(self._regions)
+            raise self._not_opened(error) from error
+        except BaseException:
+            _close_quietly(env, self.home)
+            raise
         self._env = env
-        self.panicked = False
         self.opened_at = time.time()
         self.recovery_seconds = time.monotonic() - started
 
-    def worker(self, name: str) -> Worker:
-        """Start a thread that may call the library."""
-        worker = Worker(name)
+    def _prepare(self, env: db.DBEnv) -> None:
+        """Set what DB_CONFIG, which the open reads, may say otherwise."""
+        # Commits name their own durability; what is applied from a master is flushed by the
+        # apply thread once a batch, so the environment's default is not to flush.
+        env.set_flags(db.DB_TXN_NOSYNC, 1)
+        # The region files' first pages are written, not only mapped: see `storage.regions`.
+        env.set_flags(db.DB_REGION_INIT, 1)
+        # A conflict that can never end is ended when it arises. The victim has written least, so
+        # it is a reader and not a batch of many clients, whoever came first.
+        env.set_lk_detect(db.DB_LOCK_MINWRITE)
+        if self._configure is not None:
+            self._configure(env)
+
+    def _not_opened(self, error: Exception) -> StorageError:
+        what = f"the environment {self.home} cannot be opened"
+        try:
+            found = os.statvfs(self.home)
+        except OSError:
+            return from_library(error, what)
+        if found.f_bavail == 0:
+            # In the library's words a region file that found no room is "unable to join".
+            return from_library(OSError(errno.ENOSPC, str(error.args[-1])), what)
+        return from_library(error, what)
+
+    def worker(self, name: str, *, threads: int = 1) -> Worker:
+        """Start threads that may call the library."""
+        worker = Worker(name, threads=threads)
         self._threads.append(worker)
         return worker
 
     def adopt(self, thread: Stoppable) -> None:
         """Count `thread` among those that `close` stops and joins first."""
         self._threads.append(thread)
+
+    def failed(self, error: Exception) -> None:
+        """Take note of a library error; the first that asks for recovery is passed on.
+
+        *Thread:* any.
+        """
+        if not isinstance(error, db.DBRunRecoveryError):
+            return
+        with self._panic_lock:
+            first, self.panicked = not self.panicked, True
+        if first and self._on_panic is not None:
+            self._on_panic(from_library(error, f"the environment {self.home} failed"))
 
     def log_end(self) -> Lsn:
         """The LSN where the next log record goes. *Thread:* any of this environment's."""
@@ -194,6 +192,22 @@ class Environment:
             cursor.close()
         return (0, 0) if record is None else (record[0][0], record[0][1])
 
+    def commit_record(self, txn_id: int) -> Lsn | None:
+        """Find the LSN of a transaction that was committed just now; None if it logged nothing."""
+        cursor = self.env.log_cursor()
+        try:
+            record = cursor.last()
+            for _ in range(COMMIT_LOOK_BACK):
+                if record is None:
+                    break
+                lsn, data = record
+                if _commits(data, txn_id):
+                    return (lsn[0], lsn[1])
+                record = cursor.prev()
+        finally:
+            cursor.close()
+        return None
+
     def stop_threads(self, timeout_s: float) -> None:
         """Stop and join every thread, so that databases and the environment can be closed.
 
@@ -207,7 +221,7 @@ class Environment:
             thread.join(max(0.0, deadline - time.monotonic()))
         inside = [str(getattr(t, "name", t)) for t in self._threads if t.is_alive()]
         if inside:
-            self._flush_quietly()
+            self._flush_briefly()
             raise StillInLibrary(
                 f"the environment {self.home} was not closed: still inside the library after "
                 f"{timeout_s:.1f} s: {', '.join(inside)}",
@@ -229,26 +243,55 @@ class Environment:
         env, self._env = self._env, None
         if env is None:
             return
-        try:
-            env.log_flush()
-        except db.DBError as error:
-            log.warning("log_flush_failed home=%s error=%s", self.home, error)
-        try:
-            env.close()
-        except db.DBError as error:
-            # A panicked environment cannot close cleanly; the next open recovers it.
-            log.warning("environment_close_failed home=%s error=%s", self.home, error)
+        if not self.panicked:
+            try:
+                env.log_flush()
+            except db.DBError as error:
+                log.warning("log_flush_failed home=%s error=%s", self.home, error)
+        _close_quietly(env, self.home)
+        regions.release(self._regions)
 
-    def _flush_quietly(self) -> None:
-        try:
-            self.env.log_flush()
-        except (db.DBError, EnvironmentFailed) as error:
-            log.warning("log_flush_failed home=%s error=%s", self.home, error)
+    def _flush_briefly(self) -> None:
+        """Flush the log; on a thread, because the stuck one may hold what a flush needs."""
+        env = self._env
+        if env is None or self.panicked:
+            return
+
+        def flush() -> None:
+            try:
+                env.log_flush()
+            except db.DBError as error:
+                log.warning("log_flush_failed home=%s error=%s", self.home, error)
+
+        thread = threading.Thread(target=flush, name="last-flush", daemon=True)
+        thread.start()
+        thread.join(FLUSH_TIMEOUT_S)
+        if thread.is_alive():
+            log.warning(
+                "log_flush_failed home=%s error=not done in %s s", self.home, FLUSH_TIMEOUT_S
+            )
+
+
+def _close_quietly(env: db.DBEnv, home: Path) -> None:
+    try:
+        env.close()
+    except db.DBError as error:
+        # A panicked environment cannot close cleanly; the next open recovers it.
+        log.warning("environment_close_failed home=%s error=%s", home, error)
+
+
+def _commits(record: bytes, txn_id: int) -> bool:
+    """Tell whether a log record is this transaction's commit: its type, then its transaction."""
+    # In the machine's own byte order, as all of a log is.
+    return len(record) >= _RECORD_HEAD.size and _RECORD_HEAD.unpack_from(record) == (
+        COMMIT_RECORD,
+        txn_id,
+    )
 
 
 def is_empty(home: Path) -> bool:
     """Tell whether an environment directory holds no log, so no data (it may hold DB_CONFIG)."""
     try:
-        return not any(name.startswith("log.") for name in os.listdir(home))
+        return not any(path.name.startswith("log.") for path in home.iterdir())
     except FileNotFoundError:
         return True

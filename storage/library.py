@@ -68,6 +68,12 @@ def from_library(error: Exception, what: str) -> StorageError:
         )
     if isinstance(error, db.DBRepLockoutError | db.DBRepHandleDeadError):
         return RoleChanging(f"{what}: the site is changing its role or copy", hint="try again.")
+    if number == errno.ENOMEM and "lock" in words.lower():
+        return StorageError(
+            f"{what}: too many locks at once ({words})",
+            code="SYSTEM",
+            hint="raise set_lk_max_locks, set_lk_max_objects and set_lk_max_lockers in DB_CONFIG.",
+        )
     if number in _SYSTEM:
         meaning, hint = _SYSTEM[number]
         return StorageError(f"{what}: {meaning} ({words})", code="SYSTEM", hint=hint)

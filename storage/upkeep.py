@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from berkeleydb import db
 
@@ -22,6 +23,7 @@ from storage.environment import Environment
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+SAY_AGAIN_S = 60.0
 CLEAN_PERCENT = 60  # share of the cache kept clean by trickling
 
 
@@ -30,12 +32,17 @@ class Upkeep:
 
     Args:
         environment: an open one; the thread is adopted by it.
-        is_master: checkpoints and log removal only run where this answers True; a replicant's
-            checkpoints come with the master's log.
+        is_master: checkpoints only run where this answers True; a replicant's come with the
+            master's log.
         interval_s: a checkpoint at least this often, if anything was logged since.
-        kbytes: a checkpoint after so much log, KiB.
+        kbytes: a checkpoint after so much log, KiB; 0: only by time.
         removable_below: first log file number that must be kept, None: remove nothing.
-        on_panic: told when the library says that it needs recovery.
+        tick_s: how often it looks.
+
+    Attributes:
+        checkpoints, last_checkpoint_s: how many were taken, seconds the last one took.
+        deadlocks: lock requests that the periodic pass turned down.
+        logs_removed: log files removed.
     """
 
     name = "upkeep"
@@ -47,16 +54,18 @@ class Upkeep:
         is_master: Callable[[], bool],
         interval_s: float,
         kbytes: int,
-        removable_below: Callable[[], int | None] = lambda: None,
-        on_panic: Callable[[Exception], None] = lambda error: None,
+        removable_below: Callable[[], int | None] | None = None,
+        tick_s: float = TICK_S,
     ) -> None:
         self._environment = environment
         self._is_master = is_master
         self._interval_s = interval_s
         self._kbytes = kbytes
         self._removable_below = removable_below
-        self._on_panic = on_panic
-        self._wake = threading.Event()
+        self._tick_s = tick_s
+        self._stop = threading.Event()
+        self._said = ""
+        self._said_s = 0.0
         self.checkpoints = 0
         self.deadlocks = 0
         self.logs_removed = 0
@@ -67,7 +76,7 @@ class Upkeep:
 
     def stop(self) -> None:
         """End after the call under way."""
-        self._wake.set()
+        self._stop.set()
 
     def join(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
@@ -77,38 +86,59 @@ class Upkeep:
 
     def _run(self) -> None:
         last = time.monotonic()
-        while not self._wake.wait(TICK_S):
-            try:
-                self.deadlocks += self._environment.env.lock_detect(db.DB_LOCK_MINWRITE)
-                self._environment.env.memp_trickle(CLEAN_PERCENT)
-                if self._is_master():
-                    due = time.monotonic() - last >= self._interval_s
-                    self._checkpoint(0 if due else self._kbytes)
-                    if due:
-                        last = time.monotonic()
-                    self._remove_logs()
-            except db.DBRunRecoveryError as error:
-                self._on_panic(error)
-                return
-            except (db.DBRepLockoutError, db.DBPermissionsError) as error:
-                # The role changed between the question and the call; the next tick asks again.
-                log.debug("upkeep_skipped error=%s", error)
-            except db.DBError as error:
-                log.warning("upkeep_failed error=%s", error)
+        while not self._stop.wait(self._tick_s):
+            due = time.monotonic() - last >= self._interval_s
+            if self._attempt(due=due) and due:
+                last = time.monotonic()
+
+    def _attempt(self, *, due: bool) -> bool:
+        try:
+            self._work(due=due)
+        except (db.DBRepLockoutError, db.DBAccessError) as error:
+            # The role changed between the question and the call; the next tick asks again.
+            log.debug("upkeep_skipped error=%s", error)
+        except (db.DBError, OSError) as error:
+            self._environment.failed(error)
+            self._say(str(error))
+        else:
+            return True
+        return False
+
+    def _work(self, *, due: bool) -> None:
+        env = self._environment.env
+        self.deadlocks += env.lock_detect(db.DB_LOCK_MINWRITE)
+        env.memp_trickle(CLEAN_PERCENT)
+        if self._is_master():
+            if due:
+                self._checkpoint(0)
+            elif self._kbytes:
+                self._checkpoint(self._kbytes)
+        self._remove_logs()
 
     def _checkpoint(self, kbytes: int) -> None:
+        env = self._environment.env
+        last = env.txn_stat()["last_ckp"]
         before = time.monotonic()
         # 0 with no minutes means "if anything was logged since the last one".
-        self._environment.env.txn_checkpoint(kbytes, 0)
-        self.last_checkpoint_s = time.monotonic() - before
-        self.checkpoints += 1
+        env.txn_checkpoint(kbytes, 0)
+        if env.txn_stat()["last_ckp"] != last:
+            self.last_checkpoint_s = time.monotonic() - before
+            self.checkpoints += 1
 
     def _remove_logs(self) -> None:
-        keep_from = self._removable_below()
+        keep_from = None if self._removable_below is None else self._removable_below()
         if keep_from is None:
             return
-        for path in self._environment.env.log_archive(db.DB_ARCH_ABS):
-            number = int(os.path.basename(path).rpartition(".")[2])
-            if number < keep_from:
-                os.unlink(path)
+        # The library leaves out what a recovery here would need.
+        for name in self._environment.env.log_archive(db.DB_ARCH_ABS):
+            path = Path(os.fsdecode(name))
+            if int(path.suffix[1:]) < keep_from:
+                path.unlink()
                 self.logs_removed += 1
+
+    def _say(self, text: str) -> None:
+        """Log a failure; the same one again only now and then (a full disk stays so for hours)."""
+        now = time.monotonic()
+        if text != self._said or now - self._said_s >= SAY_AGAIN_S:
+            self._said, self._said_s = text, now
+            log.warning("upkeep_failed error=%s", text)

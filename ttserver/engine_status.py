@@ -5,20 +5,28 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from replication.sites import SiteState
 from replication.wire import LSN
 from ttserver import __version__
+from ttserver.errors import hint_of
+from ttserver.opening import opening_status
 from ttserver.status import SiteStatus, Status, SyncStatus
 
 if TYPE_CHECKING:
     from replication.manager import Manager
     from ttserver.engine import Engine
 
-LOG_FILE_BYTES = 10 * 2**20  # the library's default size of a log file
 
+def lsn_distance(behind: LSN, ahead: LSN, log_file_bytes: int) -> int:
+    """Bytes of log between two LSNs, 0 when the first is not behind.
 
-def lsn_distance(behind: LSN, ahead: LSN, log_file_bytes: int = LOG_FILE_BYTES) -> int:
-    """Bytes of log between two LSNs, 0 when the first is not behind."""
+    Args:
+        behind: the lower one.
+        ahead: the higher one.
+        log_file_bytes: size of a full log file.
+    """
     if behind >= ahead:
         return 0
     return (ahead.file - behind.file) * log_file_bytes + ahead.offset - behind.offset
@@ -29,7 +37,9 @@ def _pair(lsn: tuple[int, int]) -> tuple[int, int]:
 
 
 def build_status(engine: Engine) -> Status:
-    """Take a picture of a site."""
+    """Take a picture of a site, whatever state it is in."""
+    if not engine.is_open:
+        return _not_open(engine)
     manager = engine.manager
     lag_bytes, lag_s = (0, 0.0) if manager is None else manager.lag()
     why, hint = _why(engine)
@@ -48,7 +58,7 @@ def build_status(engine: Engine) -> Status:
         lag_seconds=lag_s,
         sync=_sync(manager),
         ack_policy=manager.settings.ack_policy.name if manager else "NONE",
-        sites=_sites(manager) if manager else [],
+        sites=_sites(manager, engine.environment.log_file_bytes) if manager else [],
         counters=_counters(engine),
         why=why,
         hint=hint,
@@ -62,9 +72,22 @@ def build_status(engine: Engine) -> Status:
     )
 
 
+def _not_open(engine: Engine) -> Status:
+    why = "its database is being opened" if engine.failure is None else str(engine.failure)
+    return replace(
+        opening_status(engine.config, why=why),
+        state=engine.state,
+        lsn=_pair(engine.lsn),
+        applied_lsn=_pair(engine.lsn),
+        counters={"perm_failed": engine.perm_failed, "reopened": engine.reopened},
+        hint=hint_of(engine.failure) if engine.failure is not None else None,
+        started=engine.started_at.isoformat(timespec="seconds"),
+    )
+
+
 def _why(engine: Engine) -> tuple[str | None, str | None]:
     if engine.failure is not None:
-        return str(engine.failure), engine.failure.hint
+        return str(engine.failure), hint_of(engine.failure)
     manager = engine.manager
     if manager is None:
         return None, None
@@ -97,7 +120,7 @@ def _sync(manager: Manager | None) -> SyncStatus | None:
     )
 
 
-def _sites(manager: Manager) -> list[SiteStatus]:
+def _sites(manager: Manager, log_file_bytes: int) -> list[SiteStatus]:
     now_s = manager.now_s()
     members = {*manager.core.members(), *(r.address for r in manager.settings.remotes)}
     result = []
@@ -113,7 +136,7 @@ def _sites(manager: Manager) -> list[SiteStatus]:
                 role="master" if address == manager.core.master else "replicant",
                 electable=state.electable,
                 acked_lsn=_pair(acked) if acked else None,
-                lag_bytes=lsn_distance(acked, manager.applied) if acked else None,
+                lag_bytes=lsn_distance(acked, manager.applied, log_file_bytes) if acked else None,
                 last_contact_seconds=None if heard_s is None else round(now_s - heard_s, 3),
                 native=state.native,
                 tls=False,
@@ -142,6 +165,7 @@ def _counters(engine: Engine) -> dict[str, int]:
         "perm_failed": engine.perm_failed,
         "reads_in_loop": reads.in_loop,
         "reads_on_thread": reads.on_thread,
+        "reads_delayed_by_locks": reads.waited,
         "checkpoints": upkeep.checkpoints,
         "deadlocks": upkeep.deadlocks,
         "logs_removed": upkeep.logs_removed,

@@ -109,6 +109,6 @@ def test_a_long_recovery_is_answered_for_and_can_be_stopped(
         assert "HINT: " in refused.stderr
         assert "Traceback" not in refused.stderr
     begun = time.monotonic()
-    assert site.end() == 1
+    assert site.end() == 0  # the engine gives up on it in time: nothing is lost
     assert time.monotonic() - begun < 8
     assert "Traceback" not in site.stderr.read_text()
