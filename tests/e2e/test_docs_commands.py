@@ -165,7 +165,7 @@ class World:
             text = re.sub(rf"\b{shown}\b", str(port), text)
         for path in SYSTEM:
             text = text.replace(path, f"{self.directory}{path}")
-        return text
+        return re.sub(r"(?<![\w/.])/srv\b", str(self.directory), text)
 
     def shown(self, text: str) -> str:
         """Turn this machine's words into those of a page."""
