@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from berkeleydb import db
 
 from replication import gmdb, library
-from replication.core import Core
+from replication.core import Core, Phase
 from replication.errors import ReplicationError
 from replication.journal import Journal
 from replication.library import LogStanding
@@ -70,19 +70,31 @@ class LibraryWork:
         """Run a library call on the environment's thread. *Cancellation:* it may still run."""
         return await asyncio.wrap_future(self._calls.submit(call))
 
-    async def _unlocked(self, call: Callable[[], T]) -> T:
-        """Call; while another change of role holds the library, try again for a while."""
-        for _ in range(LOCKOUT_TRIES_MAX - 1):
+    async def _unlocked(self, call: Callable[[], T], wanted_in: Phase) -> T | None:
+        """Call; while another change of role holds the library, try again for a while.
+
+        Calls go to one thread in the order they are made. So a call that is not wanted any more
+        is not made: a client's start behind a master's would make the library step down.
+
+        Returns:
+            None when the core is in another phase by now.
+        """
+        for left in reversed(range(LOCKOUT_TRIES_MAX)):
+            if self._core.phase is not wanted_in:
+                return None
             try:
                 return await self.call(call)
             except (db.DBRepLockoutError, db.DBLockDeadlockError):
+                if not left:
+                    raise
                 await asyncio.sleep(LOCKOUT_PAUSE_S)
-        return await self.call(call)
+        return None
 
     async def start_client(self) -> None:
         """Become a client, or, being one, look for the master."""
         env = self._env
-        await self._start_quietly(lambda: library.start_client(env))
+        if await self._start_quietly(lambda: library.start_client(env), Phase.FOLLOWING):
+            self._core.client_ready()
 
     async def start_master(self, generation_above: int) -> None:
         """Become master."""
@@ -93,12 +105,14 @@ class LibraryWork:
             return library.standing(env)
 
         try:
-            held = await self._unlocked(start)
+            held = await self._unlocked(start, Phase.TAKING_OVER)
         except Exception as error:
             # Whatever it was: the core waits for an answer.
             self._core.takeover_failed(self._loop.time(), str(error))
             if not isinstance(error, db.DBError):
                 raise
+            return
+        if held is None:
             return
         self._on_master(held.generation, held.last_lsn)
         self._core.became_master(self._loop.time(), held.generation, held.last_lsn)
@@ -106,15 +120,20 @@ class LibraryWork:
     async def announce_master(self) -> None:
         """Say again that this site is master, if it still is one."""
         env = self._env
-        if self._core.is_master:
-            await self._start_quietly(lambda: env.rep_start(db.DB_REP_MASTER))
+        await self._start_quietly(lambda: env.rep_start(db.DB_REP_MASTER), Phase.MASTER)
 
-    async def _start_quietly(self, start: Callable[[], None]) -> None:
-        """Call rep_start where nobody waits for the outcome."""
+    async def _start_quietly(self, start: Callable[[], None], wanted_in: Phase) -> bool:
+        """Call rep_start where nobody waits for the outcome; True when that was done."""
+
+        def call() -> bool:
+            start()
+            return True
+
         try:
-            await self._unlocked(start)
+            return await self._unlocked(call, wanted_in) is not None
         except db.DBError as error:
             self._on_broken(0, error)
+            return False
 
     async def elect(self, nsites: int, nvotes: int) -> None:
         """Hold an election."""

@@ -803,3 +803,15 @@ class TestMemory:
         other = Script(own(), group_of(A, B, D), replace(COMPLETE, priorities={D: 1}), others=(A,))
         other.core.membership_loaded(0.0, group_of(A, B, version=9, generation=4))
         assert D not in other.core.memory.priorities
+
+
+def test_messages_count_once_the_library_is_a_client() -> None:
+    script = replicant()
+    seen = [script.core.client_started]
+    script.core.client_ready()
+    seen.append(script.core.client_started)
+    script.core.promote()
+    script.core.became_master(script.now_s, 5, END)
+    script.core.client_ready()  # said before the library made it master
+    seen.append(script.core.client_started)
+    assert seen == [False, True, False]

@@ -1,0 +1,248 @@
+"""The apply thread between two real environments: acknowledgements, strange messages, bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from berkeleydb import db
+
+from replication import apply
+from replication.messages import RepType
+from replication.wire import LSN
+from tests.support.environments import MASTER_EID, Pair, frame, pair, wait_for
+from tests.support.links import control
+
+LEASE = 0x10
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Iterator[Pair]:
+    with pair(tmp_path) as made:
+        yield made
+
+
+def held(sites: Pair) -> int:
+    """Count the replicant's records."""
+    handle = db.DB(sites.replicant.env)
+    try:
+        handle.open("keys.db", dbtype=db.DB_BTREE, flags=db.DB_RDONLY)
+        return len(handle.keys())
+    finally:
+        handle.close()
+
+
+def acked(sites: Pair) -> LSN:
+    return sites.replicant.told.acks[-1][1]
+
+
+class TestAcknowledging:
+    def test_what_is_acknowledged_is_applied(self, sites: Pair) -> None:
+        end = sites.commit(200)
+        wait_for("all is acknowledged", lambda: acked(sites) == end)
+        assert held(sites) == 201
+        assert sites.replicant.applier.applied == end
+        assert sites.replicant.applier.applied_generation == 1
+        assert {generation for generation, _ in sites.replicant.told.acks} == {1}
+
+    def test_one_flush_and_one_ack_for_all_that_waits(
+        self, sites: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(apply, "FLUSH_EVERY_S", 60.0)
+        sites.kept = []
+        end = sites.commit(50)
+        before = len(sites.replicant.told.acks)
+        sites.replicant.seen.calls.clear()
+        sites.deliver(sites.kept)
+        wait_for("it is acknowledged", lambda: acked(sites) == end)
+        assert sites.replicant.told.acks[before:] == [(1, end)]
+        calls = sites.replicant.seen.calls
+        assert calls.count("flush") == 1
+        assert calls[-1] == "flush", "nothing is acknowledged before it is on disk"
+
+    def test_under_a_steady_stream_acks_do_not_wait_for_its_end(
+        self, sites: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(apply, "FLUSH_EVERY_S", 0.0)
+        sites.kept = []
+        sites.commit(5)
+        before = len(sites.replicant.told.acks)
+        sites.replicant.seen.open.clear()
+        for each in sites.kept:
+            sites.deliver([each])
+        sites.replicant.seen.open.set()
+        end = LSN(*sites.master.env.rep_stat()["max_perm_lsn"])
+        wait_for("all is acknowledged", lambda: acked(sites) == end)
+        assert len(sites.replicant.told.acks) - before >= 5
+
+    def test_messages_out_of_order_are_put_in_order_by_the_library(self, sites: Pair) -> None:
+        sites.kept = []
+        end = sites.commit(10)
+        sites.deliver(list(reversed(sites.kept)))
+        sites.kept = None
+        wait_for("all is acknowledged", lambda: acked(sites) == end)
+        assert held(sites) == 11
+
+    def test_a_sync_counts_only_if_it_leads_further(self, sites: Pair) -> None:
+        applier = sites.replicant.applier
+        here = applier.applied
+        assert not applier.in_step(1, here)
+        assert not applier.in_step(1, LSN(1, 28))
+        assert applier.in_step(1, LSN(here.file, here.offset + 1))
+        assert applier.in_step(2, LSN(1, 28)), "another generation, maybe after a roll-back"
+        assert (applier.applied_generation, applier.applied) == (2, LSN(1, 28))
+
+
+class TestStrangeMessages:
+    def test_a_lease_or_a_short_control_part_never_reaches_the_library(self, sites: Pair) -> None:
+        calls = sites.replicant.seen.calls
+        calls.clear()
+        sites.deliver(
+            [
+                frame(control(RepType.LOG, flags=LEASE), b"lease"),
+                frame(control(RepType.LOG)[:35], b"short"),
+                frame(b"", b""),
+            ]
+        )
+        wait_for("they are refused", lambda: len(sites.replicant.told.failures) == 3)
+        assert calls == []
+        end = sites.commit(1)
+        wait_for("and nothing stands still", lambda: acked(sites) == end)
+
+    def test_what_the_library_refuses_stops_nothing(self, sites: Pair) -> None:
+        wrong = bytearray(control(RepType.LOG))
+        wrong[3] = 99  # the version of the library's messages
+        sites.deliver([frame(bytes(wrong), b"")])
+        wait_for("it is told", lambda: sites.replicant.told.failures)
+        end = sites.commit(1)
+        wait_for("and nothing stands still", lambda: acked(sites) == end)
+
+    def test_nor_does_a_bug(self, sites: Pair) -> None:
+        sites.replicant.seen.raises.append(TypeError("a bug"))
+        sites.deliver([frame(control(RepType.MASTER_REQ), b"")])
+        wait_for("it is told", lambda: sites.replicant.told.failures)
+        end = sites.commit(1)
+        wait_for("and nothing stands still", lambda: acked(sites) == end)
+
+    def test_a_deadlock_is_tried_again(self, sites: Pair) -> None:
+        sites.replicant.seen.raises += [db.DBLockDeadlockError(-30993, "deadlock")] * 3
+        end = sites.commit(1)
+        wait_for("it is acknowledged", lambda: acked(sites) == end)
+        assert not sites.replicant.told.failures
+
+    def test_but_not_for_ever(self, sites: Pair) -> None:
+        tries = apply._DEADLOCK_RETRIES_MAX
+        sites.replicant.seen.raises += [db.DBLockDeadlockError(-30993, "deadlock")] * tries
+        sites.deliver([frame(control(RepType.MASTER_REQ), b"")])
+        wait_for("it is told", lambda: sites.replicant.told.failures)
+        assert len(sites.replicant.told.failures) == 1
+
+    def test_a_roll_back_that_is_not_allowed_is_told(self, sites: Pair) -> None:
+        sites.replicant.seen.raises.append(db.DBError(apply.WOULD_ROLLBACK, "would roll back"))
+        sites.deliver([frame(control(RepType.NEWMASTER), b"")])
+        wait_for("it is told", lambda: sites.replicant.told.answers)
+        assert sites.replicant.told.answers == [apply.WOULD_ROLLBACK]
+        assert not sites.replicant.told.failures
+
+    def test_the_log_is_flushed_before_somebody_compares_it(self, sites: Pair) -> None:
+        # libdb 5.3.28 dies when it serves a VERIFY_REQ inside a record that is half on disk.
+        calls = sites.master.seen.calls
+        calls.clear()
+        lsn = tuple(sites.commit(1))
+        request = frame(control(RepType.VERIFY_REQ, lsn=(lsn[0], lsn[1])), b"")
+        sites.master.applier.put(MASTER_EID + 1, [request], 36)
+        message = f"message {int(RepType.VERIFY_REQ)}"
+        wait_for("it is served", lambda: message in calls)
+        assert calls[calls.index(message) - 1] == "flush"
+
+    def test_start_sync_holds_nothing_up(self, sites: Pair) -> None:
+        seen = sites.replicant.seen
+        seen.hold = RepType.START_SYNC
+        seen.open.clear()
+        sites.deliver([frame(control(RepType.START_SYNC), b"")])
+        end = sites.commit(1)
+        wait_for("later messages are acknowledged", lambda: acked(sites) == end)
+        seen.open.set()
+        message = f"message {int(RepType.START_SYNC)}"
+        wait_for("it is done beside them", lambda: message in seen.calls)
+
+
+class TestBounds:
+    def test_a_full_queue_says_stop_and_later_go_on(self, tmp_path: Path) -> None:
+        with pair(tmp_path, bytes_max=3000) as sites:
+            seen, applier, told = (
+                sites.replicant.seen,
+                sites.replicant.applier,
+                sites.replicant.told,
+            )
+            wait_for("nothing waits", lambda: applier.queued_bytes == 0)
+            rooms = told.rooms
+            sites.kept = []
+            end = sites.commit(20, size=500)
+            seen.open.clear()
+            stops = [sites.deliver([each]) for each in sites.kept]
+            assert not stops[0]
+            assert stops[-1]
+            assert stops == sorted(stops), "full until there is room"
+            assert told.rooms == rooms
+            seen.open.set()
+            wait_for("there is room", lambda: told.rooms == rooms + 1)
+            wait_for("all is applied", lambda: acked(sites) == end)
+            assert applier.queued_bytes == 0
+            assert told.rooms == rooms + 1, "said once"
+            assert not sites.deliver([])
+
+    def test_one_message_larger_than_the_queue_passes(self, tmp_path: Path) -> None:
+        with pair(tmp_path, bytes_max=3000) as sites:
+            rooms = sites.replicant.told.rooms
+            end = sites.commit(1, size=100_000)
+            wait_for("it is applied", lambda: acked(sites) == end)
+            wait_for("there is room", lambda: sites.replicant.told.rooms > rooms)
+
+    def test_what_a_site_asks_waits_while_its_queue_is_full(self, sites: Pair) -> None:
+        told, seen = sites.master.told, sites.master.seen
+        message = f"message {int(RepType.ALL_REQ)}"
+        told.choked = True
+        seen.calls.clear()
+        request = frame(control(RepType.ALL_REQ), b"")
+        sites.master.applier.put(2, [request], 36)
+        other = frame(control(RepType.MASTER_REQ), b"")
+        sites.master.applier.put(2, [other], 36)
+        wait_for("others pass", lambda: f"message {int(RepType.MASTER_REQ)}" in seen.calls)
+        assert message not in seen.calls
+        told.choked = False
+        wait_for("then it is served", lambda: message in seen.calls)
+
+    def test_wishes_of_a_site_that_reads_nothing_are_bounded(
+        self, sites: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(apply, "DEFERRED_MAX", 5)
+        sites.master.told.choked = True
+        sites.master.seen.calls.clear()
+        request = frame(control(RepType.ALL_REQ), b"")
+        marker = frame(control(RepType.MASTER_REQ), b"")
+        sites.master.applier.put(2, [request] * 50 + [marker], 51 * 36)
+        calls = sites.master.seen.calls
+        wait_for("all were looked at", lambda: f"message {int(RepType.MASTER_REQ)}" in calls)
+        sites.master.told.choked = False
+        wait_for("some are served", lambda: calls.count(f"message {int(RepType.ALL_REQ)}") == 5)
+
+
+def test_a_membership_change_of_a_native_master_is_noticed_with_its_transaction(
+    sites: Pair,
+) -> None:
+    record = (200).to_bytes(4, "little") + bytes(60)
+    seen = sites.replicant.seen
+    sites.kept = []
+    end = sites.commit(1)
+    real = seen.rep_process_message
+
+    def process(control_: bytes, record_: bytes, eid: int) -> object:
+        # The library never sees the made-up record; everything else goes to it.
+        return (None, None) if record_ == record else real(control_, record_, eid)
+
+    seen.rep_process_message = process  # type: ignore[assignment, method-assign]
+    sites.deliver([frame(control(RepType.LOG), record), *sites.kept])
+    wait_for("it is applied", lambda: acked(sites) == end)
+    wait_for("it is told", lambda: sites.replicant.told.membership == 1)

@@ -1,0 +1,106 @@
+"""The library's replication calls on a real environment: generations, elections, standing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from berkeleydb import db
+
+from replication import library
+from replication.wire import LSN, LSN_ZERO
+from tests.support.environments import environment, pair, wait_for
+
+
+class TestGenerations:
+    def test_a_fresh_environment_starts_low(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            assert library.start_master(env, 0) == 1
+
+    @pytest.mark.parametrize("above", [1, 7, 100_000])
+    def test_a_fresh_environment_goes_above(self, tmp_path: Path, above: int) -> None:
+        with environment(tmp_path) as env:
+            assert library.start_master(env, above) > above
+
+    def test_an_old_environment_goes_above(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            library.start_master(env, 0)
+        with environment(tmp_path) as env:
+            assert library.start_master(env, 41) > 41
+        with environment(tmp_path) as env:
+            assert library.standing(env).generation > 41, "and remembers it"
+            assert library.start_master(env, 0) > 42
+
+    def test_files_of_replication_removed_by_hand(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            library.start_master(env, 30)
+            end = library.standing(env).last_lsn
+        for file in tmp_path.glob("__db*"):
+            file.unlink()
+        with environment(tmp_path) as env:
+            held = library.standing(env)
+            assert held.generation == 0, "that is the trap"
+            assert held.last_lsn >= end, "the log is still there"
+            assert library.start_master(env, 31) > 31
+
+    def test_a_client_becomes_master_above(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            library.start_client(env)
+            assert library.start_master(env, 9) > 9
+            assert env.rep_stat()["status"] == db.DB_REP_MASTER
+
+    def test_a_master_says_it_again_without_a_new_generation(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            generation = library.start_master(env, 5)
+            assert library.start_master(env, 0) == generation
+            assert library.start_master(env, 50) == generation
+
+    def test_writes_work_above(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            library.start_master(env, 1000)
+            handle = db.DB(env)
+            flags = db.DB_CREATE | db.DB_AUTO_COMMIT
+            handle.open("keys.db", dbtype=db.DB_BTREE, flags=flags)
+            handle.put(b"key", b"value")
+            assert handle.get(b"key") == b"value"
+            handle.close()
+
+
+class TestStanding:
+    def test_an_empty_environment_holds_nothing(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            assert library.standing(env) == library.LogStanding(0, LSN_ZERO)
+
+    def test_the_last_record_counts(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            library.start_master(env, 0)
+            held = library.standing(env)
+            assert held.last_lsn > LSN(1, 0)
+            assert held.last_lsn < LSN(1, env.log_stat()["cur_offset"])
+
+    def test_a_site_in_step_may_acknowledge_and_one_alone_may_not(self, tmp_path: Path) -> None:
+        with pair(tmp_path / "pair") as sites:
+            end = sites.commit(3)
+            env = sites.replicant.env
+            wait_for("in step", lambda: library.in_step(env).reached == end)
+            assert library.in_step(env).generation == 1
+        with environment(tmp_path / "pair" / "r") as env:
+            library.start_client(env)
+            assert library.in_step(env).reached == LSN_ZERO, "it compared its log with nobody's"
+
+
+class TestElections:
+    def test_one_site_alone_wins(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            library.start_client(env)
+            assert library.elect(env, 1, 1) == "decided"
+
+    def test_too_few_answers_are_an_outcome(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, 50_000)
+            library.start_client(env)
+            assert "too few sites" in library.elect(env, 3, 2)
+
+    def test_a_site_without_a_role_cannot_vote(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            assert library.elect(env, 1, 1).startswith("the election failed")

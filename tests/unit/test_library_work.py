@@ -1,0 +1,180 @@
+"""Changes of role while others are under way: in order, tried again, or not wanted any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from berkeleydb import db
+
+from replication import library, library_work
+from replication.bodies import SiteAddress
+from replication.coldstart import OwnStanding
+from replication.core import Core, Phase
+from replication.effects import ChangeMembership
+from replication.journal import Journal
+from replication.library_work import LibraryWork
+from replication.memory import Memory
+from replication.settings import GroupSettings
+from replication.wire import LSN, LSN_ZERO
+from tests.support.environments import environment
+from tests.support.links import until
+
+T = TypeVar("T")
+A = SiteAddress("127.0.0.1", 5010)
+
+
+class Thread:
+    """One thread for calls; the library's refusals can be played."""
+
+    def __init__(self, refusals: list[Exception]) -> None:
+        self.pool = ThreadPoolExecutor(1)
+        self.refusals = refusals
+        self.calls = 0
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        def run() -> T:
+            self.calls += 1
+            if self.refusals:
+                raise self.refusals.pop(0)
+            return call()
+
+        return self.pool.submit(run)
+
+
+class Work:
+    """A core with its library work on a real environment."""
+
+    def __init__(self, env: db.DBEnv, tmp_path: Path, refusals: list[Exception]) -> None:
+        own = OwnStanding(A, 1, 0, LSN_ZERO, empty=True, has_membership=False, creator=True)
+        self.core = Core(GroupSettings(A), own, None, Memory(), 7)
+        self.journal = Journal(tmp_path / "journal", 10**6, 1, str(A), False)
+        self.thread = Thread(refusals)
+        self.masters: list[tuple[int, LSN]] = []
+        self.failures: list[Exception] = []
+        self.work = LibraryWork(
+            env,
+            self.thread,
+            self.thread,
+            self.core,
+            self.journal,
+            lambda generation, lsn: self.masters.append((generation, lsn)),
+            lambda _eid, error: self.failures.append(error),
+        )
+
+    def close(self) -> None:
+        self.thread.pool.shutdown()
+        self.journal.close()
+
+
+def lockouts(count: int) -> list[Exception]:
+    return [db.DBRepLockoutError(-30975, "another change of role is under way")] * count
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_work, "LOCKOUT_PAUSE_S", 0.001)
+
+
+class TestRoles:
+    async def test_a_lockout_is_waited_for(self, tmp_path: Path) -> None:
+        with environment(tmp_path / "env") as env:
+            made = Work(env, tmp_path, lockouts(3))
+            made.core.phase = Phase.TAKING_OVER
+            await made.work.start_master(8)
+            made.close()
+            assert made.core.is_master
+            assert made.core.generation > 8
+            [(generation, last)] = made.masters
+            assert generation == made.core.generation
+            assert last == library.standing(env).last_lsn
+
+    async def test_but_not_for_ever(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(library_work, "LOCKOUT_TRIES_MAX", 4)
+        with environment(tmp_path / "env") as env:
+            made = Work(env, tmp_path, lockouts(9))
+            made.core.phase = Phase.TAKING_OVER
+            await made.work.start_master(0)
+            made.close()
+        assert made.thread.calls == 4
+        assert made.core.phase is Phase.WAITING
+        assert not made.masters
+
+    async def test_a_client_that_waits_for_the_lock_gives_way_to_a_master(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with environment(tmp_path / "env") as env:
+            made = Work(env, tmp_path, lockouts(1))
+            monkeypatch.setattr(library_work, "LOCKOUT_PAUSE_S", 0.05)
+            made.core.phase = Phase.FOLLOWING
+            client = asyncio.create_task(made.work.start_client())
+            await until("it was refused", lambda: made.thread.calls == 1)
+            made.core.phase = Phase.TAKING_OVER
+            await made.work.start_master(0)
+            await client
+            made.close()
+            assert made.core.is_master
+            assert env.rep_stat()["status"] == db.DB_REP_MASTER, "it did not step down"
+
+    async def test_whatever_goes_wrong_the_core_hears_of_it(self, tmp_path: Path) -> None:
+        with environment(tmp_path / "env") as env:
+            made = Work(env, tmp_path, [ValueError("a bug")])
+            made.core.phase = Phase.TAKING_OVER
+            with pytest.raises(ValueError, match="a bug"):
+                await made.work.start_master(0)
+            assert made.core.phase is Phase.WAITING
+            made.core.elections.under_way = True
+            made.thread.refusals.append(ValueError("a bug"))
+            with pytest.raises(ValueError, match="a bug"):
+                await made.work.elect(1, 1)
+            assert not made.core.electing
+            made.close()
+
+    async def test_a_refused_client_start_is_said(self, tmp_path: Path) -> None:
+        with environment(tmp_path / "env") as env:
+            made = Work(env, tmp_path, [db.DBInvalidArgError(22, "no")])
+            made.core.phase = Phase.FOLLOWING
+            await made.work.start_client()
+            started = [made.core.client_started]
+            await made.work.start_client()
+            started.append(made.core.client_started)
+            assert len(made.failures) == 1
+            assert started == [False, True]
+            made.close()
+
+
+class TestMembership:
+    async def change(self, made: Work, steps: Any, request: int | None) -> None:
+        await made.work.change_membership(steps, request)
+
+    async def test_the_first_list_is_made_and_loaded(self, tmp_path: Path) -> None:
+        with environment(tmp_path / "env") as env:
+            made = Work(env, tmp_path, [])
+            made.core.phase = Phase.TAKING_OVER
+            await made.work.start_master(0)
+            made.core.take()
+            await made.work.load_membership()
+            [change] = [e for e in made.core.take() if isinstance(e, ChangeMembership)]
+            await self.change(made, change.steps, change.request)
+            assert made.core.membership is not None
+            assert made.core.group.is_present(A)
+            made.close()
+
+    async def test_a_failure_frees_the_way_for_the_next(self, tmp_path: Path) -> None:
+        with environment(tmp_path / "env") as env:
+            made = Work(env, tmp_path, [])
+            made.core.phase = Phase.TAKING_OVER
+            await made.work.start_master(0)
+            await made.work.load_membership()
+            made.core.take()
+            made.thread.refusals.append(db.DBLockDeadlockError(-30993, "deadlock"))
+            await self.change(made, (), None)
+            made.core.membership_loaded(0.0, None)
+            assert [e for e in made.core.take() if isinstance(e, ChangeMembership)], (
+                "it is begun again"
+            )
+            made.close()
