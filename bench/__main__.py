@@ -22,6 +22,7 @@ from bench.report import print_report, write_json, write_plot
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Benchmarks; see docs/BENCHMARKS.md."
 )
+REPORT_COLUMNS = 132  # in a file or a pipe
 SMOKE_ENGINES = ("ttserver", "ttserver-single", "repmgr-nodelay", "local", "apply")
 
 
@@ -77,7 +78,7 @@ def log_shipping_command(
             _numbers(batch, "--batch"),
         )
     ]
-    console = Console(width=None if Console().is_terminal else 160)
+    console = Console(width=None if Console().is_terminal else REPORT_COLUMNS)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as place:
         try:
             plan = Plan(

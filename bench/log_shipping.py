@@ -225,7 +225,10 @@ def _run_once(
         latency_p99_us=written.latency_p99_us,
         perm_failed=written.perm_failed,
         lost=lost,
-        facts={"transactions": len(written.batches) or written.writes},
+        facts={
+            "transactions": len(written.batches) or written.writes,
+            "cpu_us_a_write": sum(counts["cpu_us"] for counts in counted) / max(1, written.writes),
+        },
     )
     if replicant is not None:
         result.dropped = sum(counts["dropped"] for counts in counted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -86,7 +87,7 @@ def answer(spec: SiteSpec, site: Site | None, request: Request) -> Any:
             assert load is not None, "what was written"
             return check(site, load, request.by_writer)
         case "counters":
-            return site.counters()
+            return {**site.counters(), "cpu_us": round(time.process_time() * 1e6)}
         case "close":
             return site.close()
         case _:

@@ -122,6 +122,9 @@ class Pair:
         """Apply them; returns the seconds it took."""
         env = self.client.env
         process, now = env.rep_process_message, time.monotonic
+        # What start and recording left to be written is not part of it.
+        self.master.env.log_flush()
+        env.log_flush()
         started = flushed = now()
         for control, record in messages:
             process(control, record, MASTER_EID)
