@@ -95,6 +95,7 @@ class Engine:
         self._opening: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._stopping = False
+        self._ran = False
         self._key_count = KeyCount(self, self.keyspace, lambda: self.lsn)
         self._ack_waiters: list[tuple[LSN, int, asyncio.Future[None]]] = []
 
@@ -251,6 +252,8 @@ class Engine:
     def _changed(self) -> None:
         if self.replication:
             self.journal.set_role(self.role)
+        # An environment that was replaced begins anew.
+        self._ran = self.is_open and (self._ran or self.state == "running")
         for listener in self.on_change:
             listener()
 
@@ -320,7 +323,8 @@ class Engine:
             return "start-pending"
         manager = self.manager
         if manager is None or manager.core.is_master:
-            return "running" if self.accepting else "start-pending"
+            # One that takes over while it runs stays running for the moment it takes no writes.
+            return "running" if self.accepting or self._ran else "start-pending"
         return manager.state
 
     @property
