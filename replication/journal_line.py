@@ -64,9 +64,9 @@ EVENTS: Final[Mapping[str, Event]] = {
     **_group(
         "validation",
         ("version_agreed", "both sites speak this protocol version", "site version"),
-        ("version_refused", "the two sites have no protocol version in common", "site offered"),
+        ("version_refused", "the two sites have no protocol version in common", "from why"),
         ("member_confirmed", "the other site is a member of the group", "site members version"),
-        ("member_refused", "the other site is not a member of the group", "site version"),
+        ("member_refused", "the other site is not a member of the group", "from why"),
         ("generation_confirmed", "the other site's generation fits", "site generation lsn"),
         ("generation_raised", "before becoming master, above every member's", "from to"),
         ("master_refused", "following this master would lose data here", "site why"),
@@ -77,16 +77,12 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("sync_send_started", "database information goes to a replicant", "site files pages bytes"),
         ("sync_send_progress", "how far it is", "site pages pages_total bytes percent"),
         ("sync_send_finished", "all of it was sent", "site files pages bytes seconds"),
-        ("sync_send_failed", "the replicant did not get all of it", "site reason"),
-        ("log_send_finished", "missing log records were sent to a site", "site records bytes"),
     ),
     **_group(
         "sync received",
         ("sync_receive_started", "database information is expected", "master files pages bytes"),
         ("sync_receive_progress", "how far it is", "pages pages_total bytes percent eta_s"),
         ("sync_receive_finished", "all of it is here", "files pages bytes seconds"),
-        ("sync_receive_failed", "it did not arrive whole and starts again", "reason"),
-        ("log_receive_finished", "missing log records have arrived", "records bytes seconds"),
         ("startup_done", "this site is in step and follows live", "master generation"),
     ),
     **_group(
@@ -101,7 +97,6 @@ EVENTS: Final[Mapping[str, Event]] = {
     **_group(
         "election",
         ("election_called", "a master is to be elected", "nsites nvotes priority lsn"),
-        ("election_vote", "a site's candidacy", "site priority lsn generation"),
         ("election_won", "this site was elected", "priority"),
         ("election_over", "what came of it", "outcome"),
         ("election_impossible", "too few sites can be reached to elect a master", "why"),
@@ -115,12 +110,11 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("new_master", "this site follows another one", "master generation"),
         ("master_lost", "this site has lost its master", "master reason"),
         ("duplicate_master", "two sites are master: both step down and elect", ""),
-        ("rolled_back", "records no client got an OK for were undone", "from to bytes"),
     ),
     **_group(
         "acknowledgement",
         ("ack_failed", "writes did not meet their policy", "lsn writes why"),
-        ("ack_recovered", "writes meet the policy again", "policy failed"),
+        ("ack_recovered", "writes meet the policy again", "failed"),
     ),
     **_group(
         "alarm",

@@ -36,6 +36,9 @@ from replication.wire import LSN, Frame
 log = logging.getLogger(__name__)
 
 
+_REFUSALS = {"version_unsupported": "version_refused", "not_a_member": "member_refused"}
+
+
 class LinkEvents:
     """The hub's handler; everything is called in the event loop.
 
@@ -89,6 +92,8 @@ class LinkEvents:
 
     def ready(self, link: Link, site: SiteIdentified, *, outgoing: bool) -> None:
         """A link finished its handshake."""
+        if not outgoing:
+            self._journal.write("connection_accepted", from_=link.remote_name)
         self._journal.write("version_agreed", site=site.address, version=PROTOCOL_VERSION)
         self._core.link_ready(
             self._loop.time(),
@@ -140,6 +145,8 @@ class LinkEvents:
         """A caller was turned away."""
         if code.startswith("mixup"):
             self._journal.write("wrong_port", from_=where, spoke=reason)
+        elif code in _REFUSALS:
+            self._journal.write(_REFUSALS[code], from_=where, why=reason)
         else:
             self._journal.write("connection_refused", from_=where, reason=reason)
         log.warning("replication_connection_refused from=%s reason=%s", where, reason)

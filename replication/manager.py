@@ -142,7 +142,7 @@ class Manager:
             on_sync_message=self._sync_sent_from_thread,
         )
         self.rollbacks = 0
-        self.lagging: set[int] = set()
+        self.lagging: dict[int, tuple[LSN, float]] = {}  # EID: what it must reach, since when
         self.started_s = 0.0
         self._ticked_s = 0.0
         self._memory_path = memory_path
@@ -520,6 +520,9 @@ class Manager:
         return [link for link in links if link is not None]
 
     def _became_master(self, generation: int, last: LSN) -> None:
+        self.lagging.clear()
+        if generation > self.core.generation + 1:
+            self.journal.write("generation_raised", from_=self.core.generation, to=generation)
         self.table.start_generation(generation)
         self.roster.rebuild(self.core)
         self.pending.sites_changed()
@@ -529,9 +532,18 @@ class Manager:
 
     def _acked(self, eid: int, lsn: LSN) -> None:
         self.roster.acked(eid, lsn)
-        self.lagging.discard(eid)
+        if eid in self.lagging:
+            self._check_caught_up(eid, lsn)
         self.pending.acked()
         self.hooks.acked()
+
+    def _check_caught_up(self, eid: int, lsn: LSN) -> None:
+        target, since_s = self.lagging[eid]
+        state = self.core.sites.by_eid(eid)
+        if lsn >= target and state is not None:
+            del self.lagging[eid]
+            seconds = self._loop.time() - since_s
+            self.journal.write("site_caught_up", site=state.address, seconds=seconds)
 
     def _wiped(self, eid: int) -> None:
         self.table.forget(eid)
@@ -567,5 +579,5 @@ class Manager:
             self.journal.write("link_stalled", site=site.address, queued_bytes=link.queued_bytes)
             reason = f"it took no data for {over_s:.1f} s"
             self.journal.write("site_lagging", site=site.address, reason=reason)
-            self.lagging.add(site.eid)
+            self.lagging[site.eid] = (self.bridge.last_permanent, self._loop.time())
         link.abort(f"its queue was full for {over_s:.1f} s; it catches up from the log")

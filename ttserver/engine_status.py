@@ -147,11 +147,13 @@ def _sites(manager: Manager, log_file_bytes: int) -> list[SiteStatus]:
 
 
 def _link_status(manager: Manager, state: SiteState) -> str:
+    if state.eid in manager.lagging:
+        return "lagging"
     if state.link is not None:
         return "connected"
     if state.links or state.dialling:
         return "connecting"
-    return "lagging" if state.eid in manager.lagging else "unreachable"
+    return "unreachable"
 
 
 def _counters(engine: Engine) -> dict[str, int]:

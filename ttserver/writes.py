@@ -79,6 +79,7 @@ class Writes:
         self.committer: Committer
         self.last: Lsn = (0, 0)
         self.perm_failed = 0
+        self._failing = 0  # since the policy was met last
         self._loop = loop
         self._journal = journal
         self._manager = manager
@@ -139,6 +140,7 @@ class Writes:
         writes, lsn, generation = token
         if shortfall is not None:
             self.perm_failed += len(writes)
+            self._failing += len(writes)
             self._journal.write_seldom(
                 "ack_failed",
                 every_s=ACK_FAILED_EVERY_S,
@@ -147,6 +149,9 @@ class Writes:
                 writes=len(writes),
                 why=shortfall,
             )
+        elif self._failing:
+            self._journal.write("ack_recovered", failed=self._failing)
+            self._failing = 0
         self._answer(writes, lsn, generation, shortfall)
 
     def end(self, why: str) -> None:
