@@ -42,6 +42,7 @@ _LEASE_FLAG: Final = 0x10
 _LOG: Final = int(RepType.LOG)
 _START_SYNC: Final = int(RepType.START_SYNC)
 _VERIFY_REQ: Final = int(RepType.VERIFY_REQ)
+_NEWMASTER: Final = int(RepType.NEWMASTER)
 _WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
@@ -55,6 +56,9 @@ class Outcomes(Protocol):
 
     def answered(self, code: int) -> None:
         """The library answered DUPMASTER, HOLDELECTION, JOIN_FAILURE, or WOULD_ROLLBACK."""
+
+    def master_heard(self, eid: int) -> None:
+        """A site said that it is master; whether the library believes it is to be asked."""
 
     def sync_message(self, kind: int, record: bytes) -> None:
         """A page or a file list was received."""
@@ -241,6 +245,12 @@ class Applier:
         elif kind in _REQUESTS and self._is_choked(eid):
             if len(self._deferred) < DEFERRED_MAX:
                 self._deferred.append((eid, frame))
+            return
+        elif kind == _NEWMASTER:
+            # The library has an event for a new master only, and none for the old one that is
+            # back after its link broke.
+            self._process(eid, frame)
+            self._outcomes.master_heard(eid)
             return
         elif kind in _WATCHED:
             self._outcomes.sync_message(kind, frame[4])

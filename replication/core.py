@@ -141,6 +141,11 @@ class Core:
         state = self.sites.get(self.master)
         return state.link if state else None
 
+    @property
+    def misses_master(self) -> bool:
+        """Whether this site would follow a master, but knows of none that it reaches."""
+        return self.phase is Phase.FOLLOWING and self.master_link is None
+
     def members(self) -> list[SiteAddress]:
         """The other members whatever their status; without a membership, those configured."""
         return self.group.members()
@@ -293,6 +298,12 @@ class Core:
             self.why = self.hint = None
         self._out.note("new_master", master=self.master, generation=generation)
         self._out.do(effects.RoleChanged())
+
+    def master_again(self, now_s: float, eid: int, generation: int) -> None:
+        """The library follows this master, maybe the same as before its link broke."""
+        if self.misses_master:
+            self.new_master(now_s, eid, generation)
+            self.heartbeats.master_again()
 
     def sync_started(self) -> None:
         """Internal initialisation begins: the copy here is not complete until it ends."""
@@ -469,8 +480,7 @@ class Core:
 
     def election_over(self, now_s: float, outcome: str) -> None:
         """The election call returned; without a master another follows."""
-        again = self.phase is Phase.FOLLOWING and self.master_link is None
-        self.elections.over(now_s, outcome, again=again)
+        self.elections.over(now_s, outcome, again=self.misses_master)
 
     def duplicate_master(self, now_s: float) -> None:
         """Two sites are master: step down and let a vote decide."""

@@ -31,10 +31,16 @@ class Heartbeats:
         self._out = out
         self._sent_s = 0.0
         self._stuck: tuple[float, LSN] | None = None
+        self._doubtful = False
 
     def new_master(self) -> None:
         """What was suspected of the old one is void."""
         self._stuck = None
+        self._doubtful = False
+
+    def master_again(self) -> None:
+        """The same one is back: what it sent while its link was broken is surely missing."""
+        self._doubtful = True
 
     def heard(
         self, now_s: float, lsn: LSN, applied: LSN, *, same_generation: bool, syncing: bool
@@ -52,12 +58,18 @@ class Heartbeats:
             self.behind_since_s = now_s
         if not same_generation or lsn <= applied:
             self._stuck = None
+        elif self._doubtful and not syncing:
+            self._look_for_gap(now_s, lsn, applied)
         elif self._stuck is None or applied > self._stuck[1]:
             self._stuck = (now_s, applied)
         elif now_s - self._stuck[0] >= GAP_SILENCE_S and not syncing:
-            self._stuck = (now_s, applied)
-            self._out.note("gap_suspected", master_lsn=lsn, applied=applied)
-            self._out.do(effects.StartClient())
+            self._look_for_gap(now_s, lsn, applied)
+
+    def _look_for_gap(self, now_s: float, lsn: LSN, applied: LSN) -> None:
+        self._doubtful = False
+        self._stuck = (now_s, applied)
+        self._out.note("gap_suspected", master_lsn=lsn, applied=applied)
+        self._out.do(effects.StartClient())
 
     def send_due(self, now_s: float, last_broadcast_s: float) -> None:
         """As a master: send one when everything was silent."""

@@ -152,6 +152,13 @@ class LibraryWork:
         generation = await self.call(lambda: int(env.rep_stat()["gen"]))
         self._core.new_master(self._loop.time(), eid, generation)
 
+    async def find_master(self, eid: int) -> None:
+        """A site says that it is master: if the library believes it, so does the core."""
+        env = self._env
+        stat = await self.call(env.rep_stat)
+        if stat["status"] == library.STATUS_CLIENT and stat["master"] == eid:
+            self._core.master_again(self._loop.time(), eid, int(stat["gen"]))
+
     async def load_membership(self) -> None:
         """Read the membership database."""
         env, generation = self._env, self._core.generation

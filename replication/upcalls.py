@@ -85,6 +85,10 @@ class Upcalls:
         """What the library answered. *Thread:* apply."""
         later(self._loop, self._on_answered, code)
 
+    def master_heard(self, eid: int) -> None:
+        """A site says that it is master. *Thread:* apply."""
+        later(self._loop, self._on_master_heard, eid)
+
     def sync_message(self, kind: int, record: bytes) -> None:
         """A page or a file list came. *Thread:* apply."""
         if kind == RepType.PAGE:
@@ -168,6 +172,10 @@ class Upcalls:
         self._journal.write(
             "alarm_raised", alarm="message not processed", why=repr(error), hint="-"
         )
+
+    def _on_master_heard(self, eid: int) -> None:
+        if self._core.misses_master:
+            self._tasks.spawn(self._library.find_master(eid))
 
     def _on_answered(self, code: int) -> None:
         now_s = self._loop.time()

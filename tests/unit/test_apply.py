@@ -11,8 +11,8 @@ from berkeleydb import db
 from replication import apply
 from replication.messages import RepType
 from replication.wire import LSN
-from tests.support.environments import MASTER_EID, Pair, frame, pair, wait_for
 from tests.support.links import control
+from tests.support.replicated import MASTER_EID, Pair, frame, pair, wait_for
 
 LEASE = 0x10
 
@@ -166,6 +166,15 @@ class TestStrangeMessages:
         seen.open.set()
         message = f"message {int(RepType.START_SYNC)}"
         wait_for("it is done beside them", lambda: message in seen.calls)
+
+    def test_a_master_that_is_back_is_told_although_the_library_has_no_event(
+        self, sites: Pair
+    ) -> None:
+        told = sites.replicant.told
+        told.masters.clear()
+        sites.master.env.rep_start(db.DB_REP_MASTER)  # says NEWMASTER again, the same generation
+        wait_for("it is heard", lambda: told.masters == [MASTER_EID])
+        assert sites.replicant.env.rep_stat()["master"] == MASTER_EID
 
 
 class TestBounds:

@@ -616,6 +616,27 @@ class TestMasterLost:
         script.tick(FIRST_ELECTION_WAIT_S)
         assert script.done(effects.Elect) == [effects.Elect(3, 2)]
 
+    def test_the_same_master_is_back(self) -> None:
+        script = replicant(A, B)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.tick()
+        script.link(A, standing=says(master=True, priority=1))
+        assert script.done(effects.StartClient), "which asks who is master"
+        assert script.core.misses_master
+        script.core.master_again(script.now_s, script.core.site(A).eid, 4)
+        script.do()
+        assert script.core.master == A
+        assert script.core.why is None
+        assert not [e for e in script.tick(30) if isinstance(e, effects.Elect)]
+
+    def test_a_word_of_a_master_counts_only_if_one_is_missed(self) -> None:
+        script = replicant(A, B, C)
+        script.core.master_again(script.now_s, script.core.site(C).eid, 4)
+        assert script.core.master == A
+        script.core.promote()
+        script.core.master_again(script.now_s, script.core.site(A).eid, 4)
+        assert script.core.phase is Phase.TAKING_OVER
+
 
 class TestTakingOver:
     def test_a_link_that_comes_up_meanwhile_does_not_undo_it(self) -> None:
@@ -737,6 +758,17 @@ class TestHeartbeats:
         self.beat(script, GAP_SILENCE_S, END)
         assert script.notes() == ["gap_suspected"]
         assert script.done(effects.StartClient)
+        assert not self.beat(script, 0.1, END), "and not again at once"
+
+    def test_behind_a_master_that_is_back_something_is_missing_for_sure(self) -> None:
+        script = replicant()
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.link(A, standing=says(master=True, priority=1))
+        script.core.master_again(script.now_s, script.core.site(A).eid, 4)
+        script.do()
+        script.core.heartbeat(script.now_s, 2, 4, LSN(1, 9000), END)
+        script.do()
+        assert script.notes() == ["gap_suspected"]
         assert not self.beat(script, 0.1, END), "and not again at once"
 
     def test_moving_on_is_none(self) -> None:

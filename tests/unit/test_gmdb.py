@@ -14,7 +14,7 @@ from replication import gmdb
 from replication.bodies import SiteAddress
 from replication.errors import MembershipError
 from replication.membership import GMDB_DATABASE, GMDB_FILE, Membership
-from tests.support.environments import environment
+from tests.support.replicated import environment
 
 A = SiteAddress("127.0.0.1", 17101)
 B = SiteAddress("127.0.0.1", 17102)

@@ -9,7 +9,7 @@ from berkeleydb import db
 
 from replication import library
 from replication.wire import LSN, LSN_ZERO
-from tests.support.environments import environment, pair, wait_for
+from tests.support.replicated import environment, pair, wait_for
 
 
 class TestGenerations:

@@ -15,14 +15,14 @@ from replication import library, library_work
 from replication.bodies import SiteAddress
 from replication.coldstart import OwnStanding
 from replication.core import Core, Phase
-from replication.effects import ChangeMembership
+from replication.effects import ChangeMembership, Note
 from replication.journal import Journal
 from replication.library_work import LibraryWork
 from replication.memory import Memory
 from replication.settings import GroupSettings
 from replication.wire import LSN, LSN_ZERO
-from tests.support.environments import environment
 from tests.support.links import until
+from tests.support.replicated import MASTER_EID, environment, pair
 
 T = TypeVar("T")
 A = SiteAddress("127.0.0.1", 5010)
@@ -145,6 +145,21 @@ class TestRoles:
             assert len(made.failures) == 1
             assert started == [False, True]
             made.close()
+
+
+async def test_a_master_is_believed_if_the_library_believes_it(tmp_path: Path) -> None:
+    with pair(tmp_path / "pair") as sites:
+        made = Work(sites.replicant.env, tmp_path, [])
+        made.core.phase = Phase.FOLLOWING
+        for port in (5011, 5012):
+            made.core.site(SiteAddress("127.0.0.1", port))
+        believed = sites.replicant.env.rep_stat()["master"]
+        assert believed == MASTER_EID
+        await made.work.find_master(3)
+        assert "new_master" not in [e.event for e in made.core.take() if isinstance(e, Note)]
+        await made.work.find_master(believed)
+        assert "new_master" in [e.event for e in made.core.take() if isinstance(e, Note)]
+        made.close()
 
 
 class TestMembership:
