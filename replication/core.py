@@ -30,6 +30,7 @@ from replication.heartbeats import Heartbeats
 from replication.membership import Membership
 from replication.memory import Memory
 from replication.messages import OwnCode, StandingFlag
+from replication.probes import Probes
 from replication.remembered import Remembered
 from replication.settings import GroupSettings
 from replication.sites import LinkState, Sites, SiteState
@@ -101,8 +102,7 @@ class Core:
             out=self._out,
         )
         self._new_group_id = new_group_id
-        self._answers: dict[SiteAddress, coldstart.Answer] = {}
-        self._probing: set[SiteAddress] = set()
+        self._probes = Probes(settings.probe_timeout_s, self._out)
         self._next_probe_s: float | None = None
         self._forward_generation = 0
         self._applied = own.last_lsn
@@ -159,11 +159,8 @@ class Core:
     def _probe(self, now_s: float) -> None:
         self.phase = Phase.PROBING
         self._next_probe_s = None
-        self._answers.clear()
-        self._probing = self._others()
-        for address in sorted(self._probing):
-            self._out.do(effects.Probe(address, self.settings.probe_timeout_s))
-        if not self._probing:
+        self._probes.begin(self._others())
+        if self._probes.complete:
             self._decide(now_s)
 
     def _others(self) -> set[SiteAddress]:
@@ -176,15 +173,14 @@ class Core:
         if answer.standing is not None:
             self._heard_standing(self.site(answer.address), answer.standing)
         self.site(answer.address).last_error = answer.reason
-        self._answers[answer.address] = answer
-        self._probing.discard(answer.address)
-        if self.phase is Phase.PROBING and not self._probing:
+        self._probes.done(answer)
+        if self.phase is Phase.PROBING and self._probes.complete:
             self._decide(now_s)
 
     def _decide(self, now_s: float) -> None:
         decision = coldstart.decide(
             self._own_now(),
-            list(self._answers.values()),
+            self._probes.answers,
             self.memory.priorities,
             self.members(),
             any(r.creator or r.helper for r in self.settings.remotes),
@@ -230,8 +226,7 @@ class Core:
         self.phase = Phase.JOINING
         self._forward_generation = 0
         if master is None:
-            natives = [a.address for a in self._answers.values() if a.native]
-            master = natives[0] if natives else self.settings.remotes[0].address
+            master = self._probes.native() or self.settings.remotes[0].address
         self._out.note("join_requested", to=master)
         self._out.do(effects.Join(master))
 
