@@ -48,7 +48,7 @@ FLUSH_TIMEOUT_S: Final = 1.0  # of the last flush, when a thread is stuck in the
 COMMIT_RECORD: Final = 10  # type of a log record that commits a transaction
 # Between a commit's record and the end of the log lie at most the few of a checkpoint.
 COMMIT_LOOK_BACK: Final = 32
-_RECORD_HEAD: Final = struct.Struct("=II")
+_RECORD_HEAD: Final = struct.Struct("=Ii")  # the binding gives transaction ids signed
 
 
 class Environment:

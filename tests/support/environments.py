@@ -1,217 +1,194 @@
-"""Real replicated environments in one process, joined by function calls instead of sockets."""
+"""Real environments for tests of `storage`: small, on a fast disk, gone afterwards.
+
+Use `environments` as a fixture: it makes and opens them, and closes what the test left open.
+"""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import pytest
 from berkeleydb import db
 
-from replication.apply import Applier
-from replication.messages import MessageType
-from replication.wire import LSN, Frame
+from storage.commit import Batch, Committer, Write
+from storage.database import Database
+from storage.environment import Environment
+from storage.keyspace import Keyspace
 
-DEADLINE_S = 20.0
-MASTER_EID, REPLICANT_EID = 1, 2
-FLAGS = (
-    db.DB_CREATE
-    | db.DB_INIT_LOCK
-    | db.DB_INIT_LOG
-    | db.DB_INIT_MPOOL
-    | db.DB_INIT_REP
-    | db.DB_INIT_TXN
-    | db.DB_RECOVER
-    | db.DB_THREAD
+T = TypeVar("T")
+
+DEADLINE_S = 30.0
+LOOK_S = 0.002
+SHM = Path("/dev/shm")
+SHM_FREE_BYTES_MIN = 2**30
+# Small regions: an environment of these sets 8 MB aside, one of the server's defaults 190 MB.
+LINES = (
+    "set_cachesize 0 2097152 1",
+    "set_lg_bsize 262144",
+    "set_lg_max 1048576",
+    "set_lk_max_locks 5000",
+    "set_lk_max_objects 5000",
+    "set_lk_max_lockers 5000",
 )
 
 
-def wait_for(what: str, condition: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
-    """Wait until `condition` holds; for tests whose parts are threads."""
+def wait_for(what: str, condition: Callable[[], T | None], *, deadline_s: float = DEADLINE_S) -> T:
+    """Look until the condition gives something true, and give that; fail after the deadline."""
     end_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end_s, f"not in {deadline_s} s: {what}"
-        time.sleep(0.002)
-
-
-def frame(control: bytes, record: bytes) -> Frame:
-    """Return the frame that carries a message."""
-    return Frame(MessageType.REP_MESSAGE, len(control), len(record), control, record)
+    while not (found := condition()):
+        assert time.monotonic() < end_s, f"not within {deadline_s:g} s: {what}"
+        time.sleep(LOOK_S)
+    return found
 
 
 @contextmanager
-def environment(
-    home: Path, eid: int = MASTER_EID, send: Callable[..., None] | None = None
-) -> Iterator[db.DBEnv]:
-    """Open a replicated environment; without `send` it speaks to nobody."""
-    home.mkdir(parents=True, exist_ok=True)
-    env = db.DBEnv()
+def fast_directory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is such a file system, else below `tmp_path`."""
+    if SHM.is_dir() and shutil.disk_usage(SHM).free >= SHM_FREE_BYTES_MIN:
+        path = Path(tempfile.mkdtemp(prefix="ttserver-test-", dir=SHM))
+    else:
+        path = tmp_path / "fast"
+        path.mkdir()
     try:
-        env.rep_set_transport(eid, send or (lambda *_: None))
-        env.rep_set_priority(1)
-        env.set_flags(db.DB_TXN_NOSYNC, 1)
-        env.open(str(home), FLAGS, 0o600)
-        yield env
-        env.log_flush()
+        yield path
     finally:
-        env.close()
+        shutil.rmtree(path, ignore_errors=True)
 
 
-@dataclass
-class Told:
-    """What an applier told; the applier calls from its threads."""
+class Stuck:
+    """A thread of an environment that does not come out when it is told to stop."""
 
-    acks: list[tuple[int, LSN]] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
-    syncs: list[int] = field(default_factory=list)
-    membership: int = 0
-    failures: list[Exception] = field(default_factory=list)
-    rooms: int = 0
-    choked: bool = False
+    def __init__(self, work: Callable[[], object], name: str = "stuck") -> None:
+        self.name = name
+        self._thread = threading.Thread(target=work, name=name, daemon=True)
+        self._thread.start()
 
-    def permanent(self, generation: int, lsn: LSN) -> None:
-        self.acks.append((generation, lsn))
+    def stop(self) -> None:
+        """Too bad."""
 
-    def answered(self, code: int) -> None:
-        self.answers.append(code)
+    def join(self, timeout: float | None = None) -> None:
+        self._thread.join(timeout)
 
-    def sync_message(self, kind: int, record: bytes) -> None:
-        self.syncs.append(kind)
-
-    def membership_logged(self) -> None:
-        self.membership += 1
-
-    def broken(self, eid: int, error: Exception) -> None:
-        self.failures.append(error)
-
-    def room(self) -> None:
-        self.rooms += 1
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
 
-class Observed:
-    """A real library handle; the calls an applier makes are noted, and can be held up or failed."""
+class Opened:
+    """One open environment with a keyspace and what a test may want of it.
 
-    def __init__(self, env: db.DBEnv) -> None:
-        self._env = env
-        self.calls: list[str] = []
-        self.open = threading.Event()
-        self.open.set()
-        self.raises: list[Exception] = []
-        self.hold: int | None = None  # only messages of this kind are held up
+    Attributes:
+        batches: what its committers delivered.
+    """
 
-    def rep_process_message(self, control: bytes, record: bytes, eid: int) -> Any:
-        kind = control[19]
-        if self.hold is None or self.hold == kind:
-            assert self.open.wait(DEADLINE_S), "the test forgot to open it"
-        if self.raises:
-            raise self.raises.pop(0)
-        self.calls.append(f"message {kind}")
-        return self._env.rep_process_message(control, record, eid)
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.database = Database(environment, "keys.db")
+        self.keyspace = Keyspace(self.database.handle)
+        self.batches: list[Batch] = []
 
-    def log_flush(self) -> None:
-        self.calls.append("flush")
-        self._env.log_flush()
+    @property
+    def env(self) -> db.DBEnv:
+        return self.environment.env
 
-
-@dataclass
-class Site:
-    """One environment with its apply thread."""
-
-    env: db.DBEnv
-    seen: Observed
-    told: Told
-    applier: Applier
-
-
-class Pair:
-    """A master and a replicant. What the master sends can be kept back for a while."""
-
-    def __init__(self) -> None:
-        self.kept: list[Frame] | None = None
-        self.master: Site
-        self.replicant: Site
-        self.names: list[bytes] = []
-
-    def from_master(
-        self, _env: db.DBEnv, control: bytes, record: bytes, _lsn: Any, _eid: int, _flags: int
-    ) -> None:
-        kept = self.kept
-        if kept is not None:
-            kept.append(frame(control, record))
-        else:
-            self.deliver([frame(control, record)])
-
-    def from_replicant(
-        self, _env: db.DBEnv, control: bytes, record: bytes, _lsn: Any, _eid: int, _flags: int
-    ) -> None:
-        size = len(control) + len(record)
-        self.master.applier.put(REPLICANT_EID, [frame(control, record)], size)
-
-    def deliver(self, frames: list[Frame]) -> bool:
-        """Queue messages of the master at the replicant."""
-        size = sum(len(f.control) + len(f.rec) for f in frames)
-        return self.replicant.applier.put(MASTER_EID, frames, size)
-
-    def commit(self, count: int, size: int = 100) -> LSN:
-        """Write records at the master; returns the end of its log."""
-        for _ in range(count):
-            txn = self.master.env.txn_begin()
-            self.database.put(b"key %d" % len(self.names), bytes(size), txn)
-            txn.commit()
-            self.names.append(b"key %d" % len(self.names))
-        return LSN(*self.master.env.rep_stat()["max_perm_lsn"])
-
-    database: db.DB
-
-
-@contextmanager
-def site(home: Path, eid: int, send: Callable[..., None], *, bytes_max: int) -> Iterator[Site]:
-    """Open an environment and start its apply thread."""
-    with environment(home, eid, send) as env:
-        told, seen = Told(), Observed(env)
-        applier = Applier(
-            seen,  # type: ignore[arg-type]  # a handle that is looked at
-            told,
-            is_choked=lambda _eid: told.choked,
-            flush_links=lambda: None,
-            bytes_max=bytes_max,
-        )
-        applier.start()
+    @contextmanager
+    def txn(self, flags: int = 0) -> Iterator[db.DBTxn]:
+        txn = self.env.txn_begin(None, flags)
         try:
-            yield Site(env, seen, told, applier)
-        finally:
-            seen.open.set()
-            applier.stop()
-            applier.join(DEADLINE_S)
-            assert not applier.is_alive()
+            yield txn
+        except BaseException:
+            txn.abort()
+            raise
+        txn.commit()
+
+    def put(self, *keys: bytes, value: bytes = b"value") -> None:
+        with self.txn() as txn:
+            for key in keys:
+                self.keyspace.put(txn, key, value)
+
+    def get(self, key: bytes) -> bytes | None:
+        with self.txn() as txn:
+            return self.keyspace.get(txn, key)
+
+    def all(self) -> list[tuple[bytes, bytes]]:
+        with self.txn() as txn:
+            return self.keyspace.range(txn, None, None, limit=10**9)
+
+    def committer(self, **options: object) -> Committer:
+        return Committer(self.environment, self.batches.append, **options)  # type: ignore[arg-type]
+
+    def done(self, writes: Sequence[Write]) -> list[Write]:
+        """Wait until all of `writes` came back; give them in the order they came."""
+
+        def back() -> list[Write] | None:
+            there = [write for batch in list(self.batches) for write in batch.writes]
+            return there if all(write in there for write in writes) else None
+
+        return wait_for("all writes come back", back)
+
+    def commit(self, committer: Committer, *writes: Write) -> list[Batch]:
+        """Submit and wait; give the batches that came of it."""
+        before = len(self.batches)
+        for write in writes:
+            committer.submit(write)
+        self.done(writes)
+        return self.batches[before:]
+
+    def lock(self, key: bytes) -> db.DBTxn:
+        """Write-lock the page of `key` until the result is ended."""
+        txn = self.env.txn_begin()
+        self.keyspace.put(txn, key, b"locked")
+        return txn
+
+    def close(self) -> None:
+        if self.environment.is_open:
+            self.environment.stop_threads(DEADLINE_S)
+            self.database.close()
+            self.environment.close(DEADLINE_S)
 
 
-@contextmanager
-def pair(home: Path, *, bytes_max: int = 32 * 2**20) -> Iterator[Pair]:
-    """Run a master and a replicant that is in step with it."""
-    made = Pair()
-    with (
-        site(home / "m", MASTER_EID, made.from_master, bytes_max=bytes_max) as made.master,
-        site(home / "r", REPLICANT_EID, made.from_replicant, bytes_max=bytes_max) as made.replicant,
-    ):
-        made.master.env.rep_start(db.DB_REP_MASTER)
-        made.database = db.DB(made.master.env)
-        made.database.open("keys.db", dbtype=db.DB_BTREE, flags=db.DB_CREATE | db.DB_AUTO_COMMIT)
-        made.replicant.env.rep_start(db.DB_REP_CLIENT)
-        env = made.replicant.env
-        try:
-            wait_for("the replicant is in step", lambda: env.rep_stat()["startup_complete"])
-            end = made.commit(1)
-            wait_for("it acknowledged", lambda: (1, end) in made.replicant.told.acks)
-            made.replicant.told.failures.clear()  # of what came before it had a role
-            yield made
-        finally:
-            for applier in (made.master.applier, made.replicant.applier):
-                made.replicant.seen.open.set()
-                applier.stop()
-                applier.join(DEADLINE_S)
-            made.database.close()
+Open = Callable[..., Opened]
+
+
+def configured(home: Path, lines: Sequence[str] = LINES) -> Path:
+    """Make the directory of an environment with its DB_CONFIG."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "DB_CONFIG").write_text("".join(f"{line}\n" for line in lines))
+    return home
+
+
+@pytest.fixture
+def fast(tmp_path: Path) -> Iterator[Path]:
+    with fast_directory(tmp_path) as path:
+        yield path
+
+
+@pytest.fixture
+def environments(fast: Path) -> Iterator[Open]:
+    opened: list[Opened] = []
+
+    def make(
+        name: str = "env",
+        *,
+        lines: Sequence[str] = LINES,
+        configure: Callable[[db.DBEnv], None] | None = None,
+        on_panic: Callable[[Exception], None] | None = None,
+        create: bool = True,
+    ) -> Opened:
+        home = configured(fast / name, lines)
+        made = Opened(Environment(home, configure, on_panic))
+        made.environment.open()
+        opened.append(made)
+        if create:
+            made.database.create()
+        return made
+
+    yield make
+    for each in opened:
+        each.close()
