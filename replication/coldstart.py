@@ -243,7 +243,9 @@ def _alone_or_elect(
     above = max([own.generation, *(s.generation for s in standings.values())])
     known = {a: p for a, p in priorities.items() if a in members}
     known.update({a: s.priority for a, s in standings.items()})
-    if all(known.get(member) == 0 for member in members):
-        why = "every other member has priority 0" if members else "it is the only member"
+    # Without a membership database of its own, whoever answers may be a member of the group.
+    others = set(members) if own.has_membership else {*members, *standings}
+    if all(known.get(other) == 0 for other in others):
+        why = "every other member has priority 0" if others else "it is the only member"
         return Decision(Start.MASTER, why, generation_above=above)
     return Decision(Start.ELECT, "more than one member may become master")

@@ -226,7 +226,7 @@ class Core:
         self.phase = Phase.JOINING
         self._forward_generation = 0
         if master is None:
-            master = self._probes.native() or self.settings.remotes[0].address
+            master = self._probes.native() or min(self._others())  # which forwards the request
         self._out.note("join_requested", to=master)
         self._out.do(effects.Join(master))
 

@@ -274,6 +274,12 @@ class TestJoining:
         script.do()
         assert script.done(effects.Join) == [effects.Join(A)]
 
+    def test_sites_remembered_but_not_configured_are_asked_too(self) -> None:
+        stranger = replace(own(), has_membership=False)
+        script = Script(stranger, memory=replace(COMPLETE, priorities={C: 1}), others=())
+        script.start(Answer(C, says(priority=1)))
+        assert script.done(effects.Join) == [effects.Join(C)]
+
     @pytest.mark.parametrize("outcome", ["joined", "forwarded", "failed"])
     def test_an_answer_after_a_promotion_changes_nothing(self, outcome: str) -> None:
         script = self.joiner()
