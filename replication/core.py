@@ -416,6 +416,7 @@ class Core:
             return
         if self.is_master:
             self.group.share_with(link)
+            self.heartbeats.greet(link)
         elif self.phase is Phase.FOLLOWING and self.master_link is None:
             # Not while taking over: the library would step down again, unnoticed.
             self._out.do(effects.StartClient())

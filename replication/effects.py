@@ -67,7 +67,9 @@ class SendStanding:
 
 @dataclass(frozen=True, slots=True)
 class SendHeartbeat:
-    """Send a heartbeat with the last permanent LSN to every site."""
+    """Send a heartbeat with the last permanent LSN on one link; None: to every site."""
+
+    link: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

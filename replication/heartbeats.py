@@ -1,6 +1,7 @@
 """Signs of life between a master and its replicants (no I/O).
 
-A master sends a heartbeat when it broadcast nothing for a while. A replicant that heard one on a
+A master sends a heartbeat on each new link, when it broadcast nothing for a while, and now and then
+under load too, since they tell how far it is. A replicant that heard one on a
 link takes silence there for the master's death; and when heartbeats name an LSN that it does not
 reach although nothing else comes, a message was lost at the end of the log.
 """
@@ -11,6 +12,7 @@ from replication.sites import LinkState
 from replication.wire import LSN
 
 GAP_SILENCE_S = 0.5  # behind a heartbeat's LSN without progress for so long: look for the gap
+BUSY_FACTOR = 5  # under load heartbeats come so much more seldom
 
 
 class Heartbeats:
@@ -72,11 +74,18 @@ class Heartbeats:
         self._out.do(effects.StartClient())
 
     def send_due(self, now_s: float, last_broadcast_s: float) -> None:
-        """As a master: send one when everything was silent."""
-        last_s = max(last_broadcast_s, self._sent_s)
-        if self._send_s and now_s - last_s >= self._send_s:
+        """As a master: send one when everything was silent, or when the last was long ago."""
+        self._sent_s = self._sent_s or now_s
+        silent_s = now_s - max(last_broadcast_s, self._sent_s)
+        unsent_s = now_s - self._sent_s
+        if self._send_s and (silent_s >= self._send_s or unsent_s >= BUSY_FACTOR * self._send_s):
             self._sent_s = now_s
             self._out.do(effects.SendHeartbeat())
+
+    def greet(self, link: LinkState) -> None:
+        """As a master: send one on a new link, from now on silence there means something."""
+        if self._send_s:
+            self._out.do(effects.SendHeartbeat(link.number))
 
     def watch(self, now_s: float, link: LinkState | None) -> None:
         """As a replicant: give a silent master up."""

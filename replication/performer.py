@@ -133,10 +133,13 @@ class Performer:
             case effects.SendStanding(number):
                 body = bodies.encode_standing(self._means.standing())
                 self._write(number, wire.encode_own(OwnCode.SITE_STANDING, body))
-            case effects.SendHeartbeat():
+            case effects.SendHeartbeat(number):
                 bridge = self._means.bridge
                 frame = wire.encode_heartbeat(self._core.generation, bridge.last_permanent)
-                bridge.broadcast(frame)
+                if number is None:
+                    bridge.broadcast(frame)
+                else:
+                    self._write(number, frame)
             case effects.Answer(request, code, body):
                 asker = self._requests.pop(request, None)
                 if asker is not None and not asker.is_closed:

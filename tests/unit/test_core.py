@@ -752,6 +752,26 @@ class TestHeartbeats:
         script.core.tick(script.now_s + 0.4, script.now_s, END)
         assert not [e for e in script.do() if isinstance(e, effects.SendHeartbeat)]
 
+    def test_under_load_it_still_says_how_far_it_is(self) -> None:
+        script = master(B)
+        begun_s = script.now_s
+        script.core.tick(begun_s, begun_s, END)
+        script.do()
+        sent = 0
+        for number in range(1, 21):  # 2 s in steps of 0.1 s, each with a broadcast just before
+            now_s = begun_s + number / 10
+            script.core.tick(now_s, now_s - 0.01, END)
+            sent += len([e for e in script.do() if isinstance(e, effects.SendHeartbeat)])
+        assert sent == 2
+
+    def test_a_new_link_hears_one_at_once_so_that_its_silence_means_something(self) -> None:
+        script = master(B)
+        number = script.link(B, standing=says())
+        assert script.done(effects.SendHeartbeat) == [effects.SendHeartbeat(number)]
+        script = replicant()
+        script.link(C, standing=says())
+        assert not script.done(effects.SendHeartbeat), "only a master's count"
+
     def beat(self, script: Script, seconds: float, applied: LSN) -> list[effects.Effect]:
         script.now_s += seconds
         script.core.heartbeat(script.now_s, 1, 4, LSN(1, 9000), applied)
