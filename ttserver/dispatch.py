@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from berkeleydb.db import DBTxn
 
 TURN_COMMANDS: Final = 256  # then other clients get their turn
+# A program with a wrong address tries again and again; the journal need not tell each time.
+MIXUP_EVERY_S: Final = 60.0
+MIXUP_BURST: Final = 5
 NO_LOGON: Final = "NOAUTH Authentication required."
 ABORTED: Final = "EXECABORT Transaction discarded because of previous errors."
 Finish = Callable[[Client, Value], Value] | None
@@ -200,8 +203,14 @@ class Dispatcher:
 
     def _end_by(self, error: ProtocolError) -> None:
         if isinstance(error, ForeignProtocolError):
-            log.warning(
-                "client_port_mixup", peer=self.client.peer, speaks=error.speaker, hint=error.hint
+            peer = self.client.peer
+            log.warning("client_port_mixup", peer=peer, speaks=error.speaker, hint=error.hint)
+            self._engine.journal.write_seldom(
+                "wrong_port",
+                every_s=MIXUP_EVERY_S,
+                burst=MIXUP_BURST,
+                from_=peer,
+                spoke=f"{error.speaker} on the client port",
             )
             self._hooks.end(f"wrong protocol: {error.speaker}", at_once=True)
             return

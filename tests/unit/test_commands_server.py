@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -103,6 +104,12 @@ def test_usage_and_arity_say_the_same(command: Command) -> None:
     least = abs(command.arity) - 1 - ("|" in command.name)
     assert words == least or command.name in ODD_USAGES
     assert command.summary.endswith(".")
+
+
+def test_the_page_for_clients_names_every_command() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "CLIENTS.md").read_text(encoding="utf-8")
+    named = {word.upper() for words in re.findall(r"`([^`]+)`", page) for word in words.split()}
+    assert {word.upper() for one in every_command() for word in one.name.split("|")} <= named
 
 
 def is_optional(argument: dict[str, Any]) -> bool:

@@ -349,6 +349,8 @@ async def test_other_protocols_get_no_answer_and_a_line_that_names_them(
         "192.0.2.99:4711",
         "warning",
     )
+    facts = {"from_": "192.0.2.99:4711", "spoke": f"{speaks} on the client port"}
+    assert served[1].journal.lines == [("wrong_port", facts)]
 
 
 async def test_a_client_that_closes_its_side_still_gets_its_answers(
