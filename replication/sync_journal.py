@@ -34,7 +34,7 @@ class SyncJournal:
     def begin(self) -> bool:
         """This site asks for a page; True when that is the first of a sync. *Thread:* any."""
         offered, self._offered = self._offered, None
-        if offered is None:
+        if offered is None or _goes_on(self.received, offered):
             return False
         self.received = offered
         return True
@@ -66,9 +66,11 @@ class SyncJournal:
 
     def list_sent(self, now_s: float, record: bytes, eids: Iterable[int]) -> None:
         """The file list was broadcast; who takes pages after it is the one that syncs."""
-        files = tuple(parse_list(record))
+        offered = tuple(parse_list(record))
         for eid in eids:
-            self._sent[eid] = SyncProgress(now_s, files)
+            progress = SyncProgress(now_s, offered)
+            if not _goes_on(self._sent.get(eid), progress):
+                self._sent[eid] = progress
 
     def received_all(self, now_s: float) -> None:
         """The sync received here is over."""
@@ -136,6 +138,11 @@ class SyncJournal:
             bytes=sent.bytes_done,
             seconds=now_s - sent.started_s,
         )
+
+
+def _goes_on(before: SyncProgress | None, offered: SyncProgress) -> bool:
+    """Tell whether this list is the one of a sync under way: the library may ask for it twice."""
+    return before is not None and not before.finished and before.files == offered.files
 
 
 def _percent(progress: SyncProgress) -> int:
