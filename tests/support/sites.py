@@ -25,7 +25,7 @@ from redis.retry import Retry
 from replication.journal_line import Line
 from storage.users import ADMINISTRATOR
 from ttserver.demo.ports import reserved
-from ttserver.demo.site import SiteProcess
+from ttserver.demo.site import SiteError, SiteProcess
 
 T = TypeVar("T")
 
@@ -131,6 +131,13 @@ class Site(SiteProcess):
         self._begin_at = len(self.events())
         super().start(*arguments, **options)
 
+    def wait(self, what: str, condition: Callable[[dict[str, Any]], T | None]) -> T:
+        """Look at the status until the condition gives something true; fail with the logs."""
+        try:
+            return super().wait(what, condition)
+        except SiteError as error:
+            raise AssertionError(f"{error}\n{self.tail(60)}") from error
+
     def freeze(self) -> None:
         """Stop the process where it is."""
         assert self.process is not None
@@ -158,9 +165,12 @@ class Site(SiteProcess):
 
     def wait_why(self, word: str) -> str:
         """Wait until the status gives a reason with this word in it; give the reason."""
-        return self.wait(
-            f"waiting ({word})", lambda s: s["why"] if s["why"] and word in s["why"] else None
-        )
+
+        def given(status: dict[str, Any]) -> str | None:
+            why = str(status["why"] or "")
+            return why if word in why else None
+
+        return self.wait(f"waiting ({word})", given)
 
     def new_events(self) -> list[Line]:
         """What the journal says since the last start."""

@@ -19,7 +19,6 @@ REPLY_TIMEOUT_S = 120.0
 # The acks of a busy replicant come too late for a while; writing the same again harms nothing.
 RETRY_S = 120.0
 RETRY_PAUSE_S = 0.5
-_FOR_A_WHILE = ("PERMFAILED", "TRYAGAIN")
 
 
 class LoadError(TtserverError):
@@ -62,7 +61,7 @@ def store(client: redis.Redis, pairs: Iterable[tuple[str, bytes]]) -> None:
             if isinstance(answer, Exception)
         ]
         for (key, _), answer in failed:
-            if not str(answer).startswith(_FOR_A_WHILE) or time.monotonic() > end_s:
+            if not _passes(answer) or time.monotonic() > end_s:
                 raise LoadError(
                     f"key {key} was not stored: {answer}",
                     hint="see `ttserver status` of the master",
@@ -70,6 +69,11 @@ def store(client: redis.Redis, pairs: Iterable[tuple[str, bytes]]) -> None:
         left = [pair for pair, _ in failed]
         if left:
             time.sleep(RETRY_PAUSE_S)
+
+
+def _passes(answer: Exception) -> bool:
+    late = isinstance(answer, redis.ResponseError) and str(answer).startswith("PERMFAILED")
+    return late or isinstance(answer, redis.exceptions.TryAgainError)
 
 
 def load(client: redis.Redis, volumes: Iterable[Volume], on_batch: Callable[[int], None]) -> int:

@@ -1,0 +1,45 @@
+"""The long run: `python -m tests.faults --rounds 500 --seed 7`."""
+
+import argparse
+import random
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from tests.faults.storm import Storm
+from tests.support.sites import SHM, running_sites
+
+
+def main() -> int:
+    """Kill real daemons under load as often as asked for; 0 when nothing acknowledged was lost."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--directory", type=Path, default=SHM if SHM.is_dir() else None)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
+    print(f"{options.rounds} rounds, --seed {options.seed}", flush=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="ttserver-soak-", dir=options.directory) as directory,
+        running_sites(Path(directory)) as sites,
+    ):
+        master, replicant = sites("master"), sites("replicant")
+        master.init("master", replicant)
+        replicant.init("replicant", master)
+        for site in (master, replicant):
+            site.run()
+        Storm(master, replicant, options.seed, lambda text: print(text, flush=True)).run(
+            options.rounds
+        )
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
