@@ -19,7 +19,6 @@ import asyncio
 import resource
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Final, TypeVar
 
 from berkeleydb import db
@@ -184,9 +183,20 @@ class Reads:
             self.waited += 1
             return await self._on(self._waiters, lambda: self._patiently(read))
 
-    def call(self, call: Callable[[], T]) -> Future[T]:
-        """Run something else that may enter the library, and may take long, on a thread."""
-        return self._waiters.submit(call)
+    async def call(self, call: Callable[[], T]) -> T:
+        """Run something else that may enter the library, and may take long, on a thread.
+
+        Raises:
+            StorageError: the site is stopping, or the library failed.
+            DBError: what passes and may be tried again: a deadlock, a lockout, a dead handle.
+        """
+        try:
+            return await self._on(self._waiters, call)
+        except _PASSING:
+            raise
+        except db.DBError as error:
+            self._environment.failed(error)
+            raise from_library(error, "the database did not answer") from error
 
     async def _on(self, worker: Worker, call: Callable[[], T]) -> T:
         future = worker.submit(call)

@@ -518,6 +518,14 @@ class Engine:
         except DatabaseMissing as missing:
             raise Refused(str(missing), code="LOADING", hint=missing.hint) from missing
 
+    async def call(self, call: Callable[[], T]) -> T:
+        """Run something else that enters the library on a thread made for it.
+
+        Raises:
+            StorageError: the site is stopping, or the library failed.
+        """
+        return await self._must_have_site().reads.call(call)
+
     def _check_stale(self) -> None:
         limit_s = self.config.settings.client.max_stale_s
         if not limit_s:

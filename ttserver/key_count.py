@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from storage.count import count_if_quiet
 from storage.keyspace import Keyspace
 
 if TYPE_CHECKING:
@@ -60,10 +61,18 @@ class KeyCount:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _count(self, lsn: Lsn) -> int:
-        whole = await self._engine.read(self._keyspace.count_whole)
-        number = await self._count_in_steps() if whole is None else whole
+        number = await self._count_at_once()
+        if number is None:
+            number = await self._count_in_steps()
         self._known = (lsn, number)
         return number
+
+    async def _count_at_once(self) -> int | None:
+        engine = self._engine
+        if not engine.accepting:
+            return None
+        environment, keyspace = engine.environment, self._keyspace
+        return await engine.call(lambda: count_if_quiet(environment, keyspace))
 
     async def _count_in_steps(self) -> int:
         count = partial(self._keyspace.count, limit=STEP_KEYS)

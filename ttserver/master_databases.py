@@ -41,9 +41,8 @@ async def make_databases(site: OpenSite, users: Users, first_user: Path) -> None
         return True
 
     try:
-        there = await asyncio.wrap_future(site.reads.call(create))
+        there = await site.reads.call(create)
     except db.DBError as error:
-        site.environment.failed(error)
         raise StorageError(
             f"the databases cannot be made now: {error.args[-1]}", hint="it is tried again."
         ) from error
@@ -58,7 +57,7 @@ async def make_databases(site: OpenSite, users: Users, first_user: Path) -> None
     )
     refused = (await done).error
     if refused is None:
-        await asyncio.wrap_future(site.reads.call(lambda: discard_first_user(first_user)))
+        await site.reads.call(lambda: discard_first_user(first_user))
         return
     log.error("first_user_not_taken", error=str(refused))
     if isinstance(refused, StorageError) and refused.code == "TRYAGAIN":

@@ -129,8 +129,8 @@ class OpenSite:
             kbytes=storage.checkpoint_kbytes,
             removable_below=self._removable_logs if self.config.db.log_autoremove else None,
         )
-        end, self.writes.last = await asyncio.wrap_future(
-            self.reads.call(lambda: (environment.log_end(), environment.last_record()))
+        end, self.writes.last = await self.reads.call(
+            lambda: (environment.log_end(), environment.last_record())
         )
         self._journal.write("environment_opened", lsn=end, seconds=environment.recovery_seconds)
 
