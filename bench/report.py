@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -148,11 +149,11 @@ def _sum(results: list[Result], field: str) -> int | None:
 
 
 def _table(title: str, results: list[Result], threads: int, engines: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("engine", no_wrap=True)
-    heads = ("master/s", "applied/s", "MB/s", "p50 us", "p99 us", "writes/txn", "cpu us/write")
-    for head in (*heads, "dropped", "asked again", "x master", "x applied"):
-        table.add_column(head, justify="right", no_wrap=True)
+    table = _new_table(
+        title,
+        *("master/s", "applied/s", "MB/s", "p50 us", "p99 us", "writes/txn", "cpu us/write"),
+        *("dropped", "asked again", "x master", "x applied"),
+    )
     for engine in engines:
         if not _of(results, threads, engine):
             continue
@@ -174,6 +175,21 @@ def _table(title: str, results: list[Result], threads: int, engines: tuple[str, 
     return table
 
 
+def _new_table(title: str, *heads: str) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("engine", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right")
+    return table
+
+
 def _number(value: float | None, *, digits: int = 0, none: str = DASH) -> str:
     return none if value is None else f"{value:,.{digits}f}"
 
@@ -186,11 +202,8 @@ def _print_paused(console: Console, results: list[Result]) -> None:
     paused = [result for result in results if result.paused]
     if not paused:
         return
-    table = Table(title="the replicant frozen for 0.5 s", title_justify="left", title_style="bold")
-    table.add_column("engine")
-    heads = ("writers", "writes", "txn/s applied", "dropped", "re-requested", "not acked", "lost")
-    for head in heads:
-        table.add_column(head, justify="right")
+    heads = ("writers", "writes", "applied/s", "dropped", "asked again", "not acked", "lost")
+    table = _new_table("the replicant frozen for 0.5 s", *heads)
     for result in paused:
         table.add_row(
             result.engine,
