@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from replication import bodies, wire
 from replication.acks import AckTable
@@ -35,7 +36,8 @@ from replication.wire import LSN, Frame
 
 log = logging.getLogger(__name__)
 
-
+TELL_EVERY_S: Final = 1.0
+TELL_BURST: Final = 100
 _REFUSALS = {"version_unsupported": "version_refused", "not_a_member": "member_refused"}
 
 
@@ -144,12 +146,16 @@ class LinkEvents:
     def refused(self, where: str, reason: str, code: str) -> None:
         """A caller was turned away."""
         if code.startswith("mixup"):
-            self._journal.write("wrong_port", from_=where, spoke=reason)
+            self._tell_refused("wrong_port", from_=where, spoke=reason)
         elif code in _REFUSALS:
-            self._journal.write(_REFUSALS[code], from_=where, why=reason)
+            self._tell_refused(_REFUSALS[code], from_=where, why=reason)
         else:
-            self._journal.write("connection_refused", from_=where, reason=reason)
+            self._tell_refused("connection_refused", from_=where, reason=reason)
         log.warning("replication_connection_refused from=%s reason=%s", where, reason)
+
+    def _tell_refused(self, event: str, **facts: object) -> None:
+        # Anybody may call as often as he likes: that must not push the rest out of the journal.
+        self._journal.write_seldom(event, every_s=TELL_EVERY_S, burst=TELL_BURST, **facts)
 
     def event(self, link: Link, event: Event) -> None:
         """A ready link said something that is no replication message."""

@@ -4,13 +4,11 @@ import argparse
 import random
 import signal
 import sys
-import tempfile
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from tests.faults.storm import Storm
-from tests.support.sites import SHM, running_sites
+from tests.support.sites import fast_directory, running_sites
 
 
 def main() -> int:
@@ -18,14 +16,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--directory", type=Path, default=SHM if SHM.is_dir() else None)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
     print(f"{options.rounds} rounds, --seed {options.seed}", flush=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="ttserver-soak-", dir=options.directory) as directory,
-        running_sites(Path(directory)) as sites,
-    ):
+    with fast_directory() as directory, running_sites(directory) as sites:
         master, replicant = sites("master"), sites("replicant")
         master.init("master", replicant)
         replicant.init("replicant", master)

@@ -234,19 +234,23 @@ class Site(SiteProcess):
 Sites = Callable[[str], Site]
 
 
-@pytest.fixture
-def fast_path(tmp_path: Path) -> Iterator[Path]:
+@contextmanager
+def fast_directory() -> Iterator[Path]:
     """Give a directory that is not slowed down by a disk, where there is one.
 
     The tests that use it are about order and loss of processes, which need no disk: what a killed
     process has written is the kernel's, in memory or not. A flush on a busy disk takes seconds.
     """
-    if not SHM.is_dir() or shutil.disk_usage(SHM).free < SHM_FREE_BYTES_MIN:
-        yield tmp_path
-        return
-    path = Path(tempfile.mkdtemp(prefix="ttserver-test-", dir=SHM))
-    yield path
-    shutil.rmtree(path)
+    big = SHM.is_dir() and shutil.disk_usage(SHM).free >= SHM_FREE_BYTES_MIN
+    with tempfile.TemporaryDirectory(prefix="ttserver-test-", dir=SHM if big else None) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def fast_path() -> Iterator[Path]:
+    """Give a `fast_directory` for one test."""
+    with fast_directory() as path:
+        yield path
 
 
 @contextmanager
