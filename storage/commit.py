@@ -37,7 +37,7 @@ from berkeleydb import db
 
 from storage.environment import Environment, Lsn
 from storage.errors import StorageError
-from storage.library import RoleChanging, WatchFailed, from_library
+from storage.library import LIBRARY_ERRORS, RoleChanging, WatchFailed, from_library
 from storage.watches import Watch, Watches
 
 __all__ = ["Batch", "Committer", "Durability", "Watch", "Watches", "Write"]
@@ -260,7 +260,7 @@ class Committer:
                     pause_s = min(2 * pause_s, RETRY_PAUSE_S_MAX)
                     continue
                 self._fail(writes, _kept_locked())
-            except db.DBError as error:
+            except LIBRARY_ERRORS as error:
                 self._environment.failed(error)
                 self._fail(writes, _not_committed(error))
             else:
@@ -340,12 +340,12 @@ class Committer:
         except Exception as error:  # noqa: BLE001 - the write's own answer, see the module's text
             own.abort()
             write.result = None
-            write.error = _not_committed(error) if isinstance(error, db.DBError) else error
+            write.error = _not_committed(error) if isinstance(error, LIBRARY_ERRORS) else error
         else:
             own.commit()
 
 
-def _not_committed(error: db.DBError) -> StorageError:
+def _not_committed(error: Exception) -> StorageError:
     if isinstance(error, _NOT_MASTER):
         return RoleChanging(
             "the write was not committed: this site takes no writes any more",

@@ -15,7 +15,7 @@ import threading
 from berkeleydb import db
 
 from storage.environment import Environment
-from storage.library import DatabaseMissing, from_library
+from storage.library import LIBRARY_ERRORS, DatabaseMissing, from_library
 
 # These say that the open itself may be tried again, which is its caller's business.
 _PASSING = (
@@ -83,7 +83,7 @@ class Database:
         for handle in dead:
             try:
                 handle.close(db.DB_NOSYNC)
-            except db.DBError:
+            except LIBRARY_ERRORS:
                 continue  # a dead handle may refuse; the environment is closed next
 
     def _open(self, *, create: bool) -> db.DB:
@@ -103,7 +103,7 @@ class Database:
         flags = db.DB_THREAD | db.DB_AUTO_COMMIT | (db.DB_CREATE if create else 0)
         try:
             handle.open(self.filename, dbname=self.name, dbtype=db.DB_BTREE, flags=flags)
-        except db.DBError as error:
+        except LIBRARY_ERRORS as error:
             self._discard(handle)
             if isinstance(error, db.DBNoSuchFileError):
                 raise DatabaseMissing(
@@ -118,6 +118,6 @@ class Database:
     def _discard(self, handle: db.DB) -> None:
         try:
             handle.close(db.DB_NOSYNC)
-        except db.DBError:
+        except LIBRARY_ERRORS:
             with self._lock:
                 self._dead.append(handle)

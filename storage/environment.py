@@ -25,7 +25,7 @@ from berkeleydb import db
 
 from storage import regions
 from storage.errors import StorageError
-from storage.library import EnvironmentFailed, StillInLibrary, from_library
+from storage.library import LIBRARY_ERRORS, EnvironmentFailed, StillInLibrary, from_library
 from storage.worker import Stoppable, Worker
 
 Lsn = tuple[int, int]
@@ -121,7 +121,7 @@ class Environment:
             self._regions = list(regions.mapped(self.home))
             regions.reserve(self.home)
             self.log_file_bytes = env.get_lg_max()
-        except (db.DBError, OSError) as error:
+        except (*LIBRARY_ERRORS, OSError) as error:
             _close_quietly(env, self.home)
             regions.release(self._regions)
             raise self._not_opened(error) from error
@@ -246,7 +246,7 @@ class Environment:
         if not self.panicked:
             try:
                 env.log_flush()
-            except db.DBError as error:
+            except LIBRARY_ERRORS as error:
                 log.warning("log_flush_failed home=%s error=%s", self.home, error)
         _close_quietly(env, self.home)
         regions.release(self._regions)
@@ -260,7 +260,7 @@ class Environment:
         def flush() -> None:
             try:
                 env.log_flush()
-            except db.DBError as error:
+            except LIBRARY_ERRORS as error:
                 log.warning("log_flush_failed home=%s error=%s", self.home, error)
 
         thread = threading.Thread(target=flush, name="last-flush", daemon=True)
@@ -275,7 +275,7 @@ class Environment:
 def _close_quietly(env: db.DBEnv, home: Path) -> None:
     try:
         env.close()
-    except db.DBError as error:
+    except LIBRARY_ERRORS as error:
         # A panicked environment cannot close cleanly; the next open recovers it.
         log.warning("environment_close_failed home=%s error=%s", home, error)
 

@@ -4,10 +4,14 @@ Source: Berkeley DB C API reference, "Error returns", and the return values of e
 """
 
 import errno
+from typing import Final
 
 from berkeleydb import db
 
 from storage.errors import StorageError
+
+# What a call into the library raises: the binding has no class of its own for ENOMEM.
+LIBRARY_ERRORS: Final = (db.DBError, MemoryError)
 
 
 class EnvironmentFailed(StorageError):
@@ -60,6 +64,8 @@ def from_library(error: Exception, what: str) -> StorageError:
         what: the sentence's beginning, subject first: "keys.db cannot be opened".
     """
     number = error.args[0] if error.args and isinstance(error.args[0], int) else None
+    if isinstance(error, MemoryError):
+        number = errno.ENOMEM
     words = str(error.args[1]) if len(error.args) > 1 else str(error)
     if isinstance(error, db.DBRunRecoveryError):
         return EnvironmentFailed(

@@ -25,7 +25,7 @@ from berkeleydb import db
 
 from storage.environment import Environment, Worker
 from storage.errors import StorageError
-from storage.library import DatabaseMissing, RoleChanging, from_library
+from storage.library import LIBRARY_ERRORS, DatabaseMissing, RoleChanging, from_library
 
 T = TypeVar("T")
 Read = Callable[["db.DBTxn"], T]
@@ -123,7 +123,7 @@ class Reads:
             if isinstance(error, db.DBRepHandleDeadError):
                 self._on_dead_handles()
             raise WouldBlock from None
-        except db.DBError as error:
+        except LIBRARY_ERRORS as error:
             self._environment.failed(error)
             raise from_library(error, "the read failed") from error
         finally:
@@ -194,7 +194,7 @@ class Reads:
             return await self._on(self._waiters, call)
         except _PASSING:
             raise
-        except db.DBError as error:
+        except LIBRARY_ERRORS as error:
             self._environment.failed(error)
             raise from_library(error, "the database did not answer") from error
 
@@ -242,7 +242,7 @@ class Reads:
             if isinstance(error, db.DBRepHandleDeadError):
                 self._on_dead_handles()
             raise
-        except db.DBError as error:
+        except LIBRARY_ERRORS as error:
             self._environment.failed(error)
             raise from_library(error, "the read failed") from error
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from berkeleydb import db
 
 from storage.environment import Environment
+from storage.library import LIBRARY_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Upkeep:
         except (db.DBRepLockoutError, db.DBAccessError) as error:
             # The role changed between the question and the call; the next tick asks again.
             log.debug("upkeep_skipped error=%s", error)
-        except (db.DBError, OSError) as error:
+        except (*LIBRARY_ERRORS, OSError) as error:
             self._environment.failed(error)
             self._say(str(error))
         else:

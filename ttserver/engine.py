@@ -32,7 +32,13 @@ from storage.commit import Committer, Watch
 from storage.environment import Environment
 from storage.errors import StorageError
 from storage.keyspace import Keyspace
-from storage.library import DatabaseMissing, EnvironmentFailed, StillInLibrary, from_library
+from storage.library import (
+    LIBRARY_ERRORS,
+    DatabaseMissing,
+    EnvironmentFailed,
+    StillInLibrary,
+    from_library,
+)
 from storage.reads import Reads, WouldBlock
 from storage.upkeep import Upkeep
 from storage.users import Users
@@ -56,7 +62,7 @@ REOPEN_PAUSE_S: Final = 0.5
 REOPEN_PAUSE_S_MAX: Final = 5.0  # an operator who made room on the disk is watching
 ACCEPT_PAUSE_S: Final = 0.1
 ACCEPT_PAUSE_S_MAX: Final = 2.0
-CANNOT_OPEN: Final = (StorageError, ReplicationError, db.DBError, OSError)
+CANNOT_OPEN: Final = (StorageError, ReplicationError, *LIBRARY_ERRORS, OSError)
 
 log = structlog.get_logger(__name__)
 
@@ -144,7 +150,7 @@ class Engine:
         except CANNOT_OPEN as error:
             with contextlib.suppress(StorageError):
                 await self._close(site, REOPEN_CLOSE_S)
-            if isinstance(error, db.DBError):
+            if isinstance(error, LIBRARY_ERRORS):
                 raise from_library(error, "this site cannot start") from error
             raise
         self.failure = None
