@@ -154,6 +154,10 @@ class ClientSession(asyncio.Protocol):
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+        except asyncio.CancelledError:
+            if self._transport is not None:  # not our doing: its client would wait for ever
+                self.end("internal error", at_once=True)
+            raise
         except Exception as error:  # the edge of this task: a bug ends its client, not the server
             log.error("command_failed", exc_info=error)
             self.end("internal error", at_once=True)

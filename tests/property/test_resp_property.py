@@ -104,6 +104,7 @@ def read(
 @example(b"*2\r\n$3\r\nGETxx+foo\r\n" * 2, [], ROOMY, True)
 @example(b"*1\r\n$1\r\na\r\n|1\r\n+a\r\n+b\r\n", [], ROOMY, True)
 @example(b"*1\r\n$1\r\na\r\n~0\r\n", [], ROOMY, True)
+@example(b"*1\r\n$1\r\na\r\n:0\r\n", [], ROOMY, True)
 @settings(max_examples=400)
 def test_chunks_never_change_what_is_read(
     data: bytes, at: list[int], limits: LimitSettings, trusted: bool

@@ -90,6 +90,11 @@ STREAMS: dict[str, tuple[bytes, list[list[bytes]], str | None]] = {
         ],
         None,
     ),
+    "a line that looks like the marker": (
+        GET + b":0\r\n",
+        [[b"GET", b"a"], [b":0"]],
+        None,
+    ),
     "a long argument": (packed("SET", "a", b"x" * 50_000), [[b"SET", b"a", b"x" * 50_000]], None),
     "many arguments": (packed(*["x"] * 2000), [[b"x"] * 2000], None),
     "empty arrays and lines mean nothing": (

@@ -392,6 +392,17 @@ async def test_a_client_that_leaves_while_it_waits(client: Wire, served: Served)
     assert task.cancelled()
 
 
+async def test_a_read_that_somebody_else_cancelled_ends_the_session(
+    client: Wire, served: Served
+) -> None:
+    async def cancelled(read: object) -> None:
+        raise asyncio.CancelledError
+
+    served[1].read = cancelled  # type: ignore[assignment]
+    client.send(packed("KEYS", "*"))
+    assert await client.closed() == b""
+
+
 # -- time
 
 

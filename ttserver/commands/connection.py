@@ -230,7 +230,6 @@ def _line(client: Client) -> str:
         "ssub": 0,
         "multi": multi,
         "watch": len(client.watched),
-        "oll": client.replies_waiting,
         "tot-net-in": client.bytes_in,
         "tot-net-out": client.bytes_out,
         "tot-cmds": client.commands,

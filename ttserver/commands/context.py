@@ -242,7 +242,6 @@ class Client:
     errors: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    replies_waiting: int = 0
 
     @property
     def user(self) -> str:
