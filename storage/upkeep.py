@@ -41,6 +41,7 @@ class Upkeep:
         tick_s: how often it looks.
 
     Attributes:
+        passes: how often it looked.
         checkpoints, last_checkpoint_s: how many were taken, seconds the last one took.
         deadlocks: lock requests that the periodic pass turned down.
         logs_removed: log files removed.
@@ -67,6 +68,7 @@ class Upkeep:
         self._stop = threading.Event()
         self._said = ""
         self._said_s = 0.0
+        self.passes = 0
         self.checkpoints = 0
         self.deadlocks = 0
         self.logs_removed = 0
@@ -87,10 +89,11 @@ class Upkeep:
 
     def _run(self) -> None:
         last = time.monotonic()
-        while not self._stop.wait(self._tick_s):
+        while not self._stop.wait(self._tick_s) and not self._environment.panicked:
             due = time.monotonic() - last >= self._interval_s
             if self._attempt(due=due) and due:
                 last = time.monotonic()
+            self.passes += 1
 
     def _attempt(self, *, due: bool) -> bool:
         try:
