@@ -5,6 +5,7 @@ Use `environments` as a fixture: it makes and opens them, and closes what the te
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import threading
@@ -45,6 +46,17 @@ def wait_for(what: str, condition: Callable[[], T | None], *, deadline_s: float 
     while not (found := condition()):
         assert time.monotonic() < end_s, f"not within {deadline_s:g} s: {what}"
         time.sleep(LOOK_S)
+    return found
+
+
+async def soon(
+    what: str, condition: Callable[[], T | None], *, deadline_s: float = DEADLINE_S
+) -> T:
+    """`wait_for` in an event loop."""
+    end_s = time.monotonic() + deadline_s
+    while not (found := condition()):
+        assert time.monotonic() < end_s, f"not within {deadline_s:g} s: {what}"
+        await asyncio.sleep(LOOK_S)
     return found
 
 
