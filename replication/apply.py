@@ -39,6 +39,7 @@ DEFERRED_POLL_S: Final = 0.01
 DEFERRED_MAX: Final = 10_000  # requests of a site that does not read; more are asked for again
 WOULD_ROLLBACK: Final = -30974
 _LEASE_FLAG: Final = 0x10
+_FLUSH_FLAG: Final = 0x02  # in a record's control part: flush the log inside the call
 _LOG: Final = int(RepType.LOG)
 _START_SYNC: Final = int(RepType.START_SYNC)
 _VERIFY_REQ: Final = int(RepType.VERIFY_REQ)
@@ -258,9 +259,14 @@ class Applier:
 
     def _process(self, eid: int, frame: Frame) -> None:
         self.messages += 1
+        control = frame[3]
+        if control[35] & _FLUSH_FLAG:
+            # Set on every commit that the master flushed. Flushing is done here, once for all that
+            # waits and before the acknowledgement, not once a commit inside the call.
+            control = control[:35] + bytes((control[35] & ~_FLUSH_FLAG,)) + control[36:]
         for attempt in range(_DEADLOCK_RETRIES_MAX):
             try:
-                code, detail = self._env.rep_process_message(frame[3], frame[4], eid)
+                code, detail = self._env.rep_process_message(control, frame[4], eid)
             except (db.DBLockDeadlockError, db.DBLockNotGrantedError) as error:
                 if attempt == _DEADLOCK_RETRIES_MAX - 1:
                     self._outcomes.broken(eid, error)

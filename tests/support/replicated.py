@@ -160,12 +160,12 @@ class Pair:
         size = sum(len(f.control) + len(f.rec) for f in frames)
         return self.replicant.applier.put(MASTER_EID, frames, size)
 
-    def commit(self, count: int, size: int = 100) -> LSN:
+    def commit(self, count: int, size: int = 100, flags: int = 0) -> LSN:
         """Write records at the master; returns the end of its log."""
         for _ in range(count):
             txn = self.master.env.txn_begin()
             self.database.put(b"key %d" % len(self.names), bytes(size), txn)
-            txn.commit()
+            txn.commit(flags)
             self.names.append(b"key %d" % len(self.names))
         return LSN(*self.master.env.rep_stat()["max_perm_lsn"])
 

@@ -61,6 +61,18 @@ class TestAcknowledging:
         assert calls.count("flush") == 1
         assert calls[-1] == "flush", "nothing is acknowledged before it is on disk"
 
+    def test_commits_the_master_flushed_are_flushed_together_here(
+        self, sites: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(apply, "FLUSH_EVERY_S", 60.0)
+        sites.kept = []
+        end = sites.commit(50, flags=db.DB_TXN_SYNC)
+        flushed = sites.replicant.env.log_stat()["scount"]
+        sites.deliver(sites.kept)
+        wait_for("it is acknowledged", lambda: acked(sites) == end)
+        assert sites.replicant.env.log_stat()["scount"] == flushed + 1
+        assert held(sites) == 51
+
     def test_under_a_steady_stream_acks_do_not_wait_for_its_end(
         self, sites: Pair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
