@@ -46,6 +46,7 @@ class Pipe(asyncio.Transport):
         super().__init__({"peername": ("192.0.2.99", 4711), "sockname": ("192.0.2.7", 5000)})
         self.written = bytearray()
         self.writes = 0
+        self.longest_write = 0
         self.closed = asyncio.Event()
         self.grown = asyncio.Event()
         self.aborted = False
@@ -57,6 +58,7 @@ class Pipe(asyncio.Transport):
         assert not self.closed.is_set(), "written after the end"
         self.written += data
         self.writes += 1
+        self.longest_write = max(self.longest_write, len(data))
         self.grown.set()
 
     def get_write_buffer_size(self) -> int:

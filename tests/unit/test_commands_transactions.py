@@ -176,6 +176,24 @@ async def test_a_watched_key_that_nobody_changes(client: Wire, listener: Listene
     assert (await client.pipeline(["MULTI"], ["SET", "k", 9], ["EXEC"]))[-1] == [b"OK"]
 
 
+async def test_the_next_watch_knows_nothing_of_the_last_one(
+    client: Wire, listener: Listener
+) -> None:
+    other = await Wire(listener).login()
+    for end in (["EXEC"], ["DISCARD"]):
+        await client.pipeline(["WATCH", "old"], ["MULTI"], end, ["WATCH", "k"])
+        await other.call("INCR", "old")
+        assert (await client.pipeline(["MULTI"], ["SET", "k", 9], ["EXEC"]))[-1] == [b"OK"]
+
+
+async def test_a_transaction_that_only_reads_sees_the_writes_before_it(client: Wire) -> None:
+    said: list[list[object]] = []
+    for number in range(20):
+        said += [["SET", "k", number], ["MULTI"], ["GET", "k"], ["EXEC"]]
+    answers = await client.pipeline(*said)
+    assert answers[3::4] == [[str(number).encode()] for number in range(20)]
+
+
 async def test_ones_own_earlier_write_is_no_change_behind_ones_back(client: Wire) -> None:
     assert (
         await client.pipeline(["SET", "k", 1], ["WATCH", "k"], ["MULTI"], ["INCR", "k"], ["EXEC"])
