@@ -15,6 +15,7 @@ from berkeleydb import db
 
 from bench.cases import Case, Lsn, SiteSpec
 from storage import dbconfig
+from storage.environment import lsn_from_library
 
 POLL_S = 0.0005
 KEYS_FILE = "keys.db"
@@ -67,7 +68,7 @@ def log_end(env: db.DBEnv) -> Lsn:
     finally:
         cursor.close()
     assert record is not None, "something was written"
-    return (record[0][0], record[0][1])
+    return lsn_from_library(record[0])
 
 
 def wait_applied(env: db.DBEnv, lsn: Lsn, *, flushed: bool, timeout_s: float) -> float | None:
@@ -83,7 +84,7 @@ def wait_applied(env: db.DBEnv, lsn: Lsn, *, flushed: bool, timeout_s: float) ->
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        reached = tuple(env.rep_stat()["max_perm_lsn"]) >= lsn
+        reached = lsn_from_library(env.rep_stat()["max_perm_lsn"]) >= lsn
         if reached and flushed:
             log = env.log_stat()
             reached = (log["disk_file"], log["disk_offset"]) > lsn

@@ -30,6 +30,7 @@ from replication.wire import (
     REP_CONTROL_BYTES,
     Frame,
     announces_membership_change,
+    lsn_from_library,
 )
 
 log = logging.getLogger(__name__)
@@ -285,7 +286,7 @@ class Applier:
             return
         if code == db.DB_REP_ISPERM:
             generation = int.from_bytes(frame[3][20:24])
-            lsn = LSN(*detail)
+            lsn = lsn_from_library(detail)
             if self._reached is None or generation != self._generation or lsn > self._reached:
                 self._reached = lsn
             self._generation = generation

@@ -24,7 +24,7 @@ from berkeleydb import db
 
 from replication.link import Link
 from replication.messages import RepType
-from replication.wire import LSN
+from replication.wire import LSN, lsn_from_library
 
 _HEADER: Final = struct.Struct(">BII")
 _REP_MESSAGE: Final = 3
@@ -110,8 +110,8 @@ class Bridge:
             self.messages_sent += len(links)
             self.bytes_sent += len(frame) * len(links)
             if flags & _PERMANENT:
-                self.last_permanent = LSN(*lsn)
-                self._on_permanent(lsn)
+                self.last_permanent = permanent = lsn_from_library(lsn)
+                self._on_permanent(permanent)
             elif kind == _LOG:
                 # Goes out with its transaction's commit record, in one send call.
                 self._unsent += len(frame)

@@ -12,7 +12,7 @@ from typing import Final
 from berkeleydb import db
 
 from replication.messages import RepType
-from replication.wire import LSN
+from replication.wire import LSN, lsn_from_library
 
 REP_VERSION: Final = 7
 LOG_VERSION: Final = 19
@@ -39,7 +39,7 @@ def standing(env: db.DBEnv) -> LogStanding:
         record = cursor.last()
     finally:
         cursor.close()
-    last = LSN(0, 0) if record is None else LSN(*record[0])
+    last = LSN(0, 0) if record is None else lsn_from_library(record[0])
     return LogStanding(env.rep_stat()["gen"], last)
 
 
@@ -83,7 +83,7 @@ def in_step(env: db.DBEnv) -> InStep:
     """
     stat = env.rep_stat()
     env.log_flush()
-    reached = LSN(*stat["max_perm_lsn"]) if stat["startup_complete"] else LSN(0, 0)
+    reached = lsn_from_library(stat["max_perm_lsn"]) if stat["startup_complete"] else LSN(0, 0)
     return InStep(int(stat["gen"]), reached)
 
 

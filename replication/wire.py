@@ -62,6 +62,17 @@ class LSN(NamedTuple):
 
 
 LSN_ZERO: Final = LSN(0, 0)
+
+
+def lsn_from_library(pair: tuple[int, int]) -> LSN:
+    """Take an LSN from the Berkeley DB binding.
+
+    The binding hands two 32-bit numbers to a C function that takes 64-bit ones, so the upper half
+    of each is whatever stood there: depending on how it was compiled, the offset in the file's.
+    """
+    return LSN(pair[0] & _U32_MAX, pair[1] & _U32_MAX)
+
+
 LSN_MAX: Final = LSN(_U32_MAX, _U32_MAX)
 
 

@@ -51,6 +51,11 @@ COMMIT_LOOK_BACK: Final = 32
 _RECORD_HEAD: Final = struct.Struct("=Ii")  # the binding gives transaction ids signed
 
 
+def lsn_from_library(pair: Lsn) -> Lsn:
+    """Take an LSN from the binding, which leaves the upper half of its two numbers to chance."""
+    return (pair[0] & 0xFFFFFFFF, pair[1] & 0xFFFFFFFF)
+
+
 class Environment:
     """A transactional Berkeley DB environment.
 
@@ -190,7 +195,7 @@ class Environment:
             record = cursor.last()
         finally:
             cursor.close()
-        return (0, 0) if record is None else (record[0][0], record[0][1])
+        return (0, 0) if record is None else lsn_from_library(record[0])
 
     def commit_record(self, txn_id: int) -> Lsn | None:
         """Find the LSN of a transaction that was committed just now; None if it logged nothing."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from berkeleydb import db
 
-from storage.environment import Environment
+from storage.environment import Environment, lsn_from_library
 from storage.library import LIBRARY_ERRORS
 
 log = logging.getLogger(__name__)
@@ -121,11 +121,11 @@ class Upkeep:
 
     def _checkpoint(self, kbytes: int) -> None:
         env = self._environment.env
-        last = env.txn_stat()["last_ckp"]
+        last = lsn_from_library(env.txn_stat()["last_ckp"])
         before = time.monotonic()
         # 0 with no minutes means "if anything was logged since the last one".
         env.txn_checkpoint(kbytes, 0)
-        if env.txn_stat()["last_ckp"] != last:
+        if lsn_from_library(env.txn_stat()["last_ckp"]) != last:
             self.last_checkpoint_s = time.monotonic() - before
             self.checkpoints += 1
 

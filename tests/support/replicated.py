@@ -14,7 +14,7 @@ from berkeleydb import db
 
 from replication.apply import Applier
 from replication.messages import MessageType
-from replication.wire import LSN, Frame
+from replication.wire import LSN, Frame, lsn_from_library
 
 DEADLINE_S = 20.0
 MASTER_EID, REPLICANT_EID = 1, 2
@@ -167,7 +167,7 @@ class Pair:
             self.database.put(b"key %d" % len(self.names), bytes(size), txn)
             txn.commit(flags)
             self.names.append(b"key %d" % len(self.names))
-        return LSN(*self.master.env.rep_stat()["max_perm_lsn"])
+        return lsn_from_library(self.master.env.rep_stat()["max_perm_lsn"])
 
     database: db.DB
 

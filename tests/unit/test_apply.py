@@ -10,7 +10,7 @@ from berkeleydb import db
 
 from replication import apply
 from replication.messages import RepType
-from replication.wire import LSN
+from replication.wire import LSN, lsn_from_library
 from tests.support.links import control
 from tests.support.replicated import MASTER_EID, Pair, frame, pair, wait_for
 
@@ -84,7 +84,7 @@ class TestAcknowledging:
         for each in sites.kept:
             sites.deliver([each])
         sites.replicant.seen.open.set()
-        end = LSN(*sites.master.env.rep_stat()["max_perm_lsn"])
+        end = lsn_from_library(sites.master.env.rep_stat()["max_perm_lsn"])
         wait_for("all is acknowledged", lambda: acked(sites) == end)
         assert len(sites.replicant.told.acks) - before >= 5
 

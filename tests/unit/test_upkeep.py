@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from berkeleydb import db
 
+from storage.environment import lsn_from_library
 from storage.library import StillInLibrary
 from storage.upkeep import Upkeep
 from tests.support.environments import Open, Opened, environments, fast, wait_for
@@ -45,7 +46,7 @@ def looks(keeper: Upkeep, number: int = 5) -> None:
 
 
 def last_checkpoint(opened: Opened) -> tuple[int, int]:
-    lsn = opened.env.txn_stat()["last_ckp"]
+    lsn = lsn_from_library(opened.env.txn_stat()["last_ckp"])
     return (lsn[0], lsn[1])
 
 

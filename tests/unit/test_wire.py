@@ -376,3 +376,10 @@ class TestMixup:
 
     def test_a_handshake(self) -> None:
         assert check_first_bytes(PROPOSAL[:1])
+
+
+@pytest.mark.parametrize(
+    "pair", [(1, 27800), (1 | 27800 << 32, 27800), (1, 27800 | 5 << 32), (-1 << 32 | 1, 27800)]
+)
+def test_an_lsn_of_the_binding_counts_by_its_lower_halves(pair: tuple[int, int]) -> None:
+    assert wire.lsn_from_library(pair) == LSN(1, 27800)
