@@ -454,7 +454,7 @@ class Engine:
 
         *Cancellation:* the write may still happen; only its outcome is lost.
         """
-        done: asyncio.Future[WriteOutcome] = self._loop.create_future()
+        done: asyncio.Future[WriteOutcome] = asyncio.get_running_loop().create_future()
         self.submit(
             work,
             set_outcome(done),
@@ -574,7 +574,7 @@ class Engine:
         """
         target = LSN(*lsn)
         if self.replicas_acked(target) < count and self.is_open:
-            future: asyncio.Future[None] = self._loop.create_future()
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             waiter = (target, count, future)
             self._ack_waiters.append(waiter)
             try:

@@ -85,6 +85,7 @@ class OpenSite:
         self._listeners = listeners
         self._journal = journal
         self._wired = False
+        self._closed = False
         # Opens and closes the environment; a daemon thread, so a recovery can be left behind.
         self._keeper = Worker("environment")
         self.manager = self._make_manager() if replication else None
@@ -205,7 +206,7 @@ class OpenSite:
     # -- closing -------------------------------------------------------------------------------
 
     async def close(self, timeout_s: float) -> None:
-        """Close everything and answer what was under way.
+        """Close everything and answer what was under way; a second call does nothing.
 
         Args:
             timeout_s: how long the threads have together, seconds.
@@ -214,6 +215,8 @@ class OpenSite:
             StillInLibrary: a thread did not leave the library in time; nothing was closed, the
                 log was flushed. End the process.
         """
+        if self._closed:
+            return
         deadline_s = time.monotonic() + timeout_s
         self.running = self.accepting = False
         await self._stop_manager(timeout_s)
@@ -233,6 +236,7 @@ class OpenSite:
                 # Writes that come later know nothing of these watches.
                 committer.watches.touch_all()
             self.writes.end("the site is stopping")
+        self._closed = True
         self._keeper.stop()
 
     async def _stop_manager(self, timeout_s: float) -> None:
