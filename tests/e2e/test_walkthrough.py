@@ -47,8 +47,8 @@ def enabled(request: pytest.FixtureRequest, sites: Sites) -> tuple[Site, Site]:
     """Two sites with replication enabled in one of the two ways."""
     master, replicant = sites("master"), sites("replicant")
     if request.param == "init":
-        master.init("master", replicant)
-        replicant.init("replicant", master)
+        master.init_by_program("master", replicant)
+        replicant.init_by_program("replicant", master)
     else:
         by_hand(master, "master", replicant)
         by_hand(replicant, "replicant", master)

@@ -51,7 +51,7 @@ class Writer(threading.Thread):
             except (redis.ConnectionError, redis.TimeoutError, OSError):
                 self._ended.wait(RETRY_S)
             except Exception as error:  # noqa: BLE001 - shown by the test's own thread
-                self.unexpected.append(repr(error))
+                self.unexpected.append(f"{type(error).__name__}: {error}")
                 self._ended.wait(RETRY_S)
 
     def _choose(self) -> Mapping[bytes, Value]:
@@ -88,7 +88,7 @@ class Writer(threading.Thread):
             return
         self.ledger.unknown()
         if "PERMFAILED" not in str(answer):
-            self.unexpected.append(repr(answer))
+            self.unexpected.append(str(answer))
 
 
 def _send(client: redis.Redis, changes: Mapping[bytes, Value]) -> None:

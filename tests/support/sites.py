@@ -1,4 +1,4 @@
-"""Real daemons for tests: sites made by `ttserver init`, run by `ttserver run`.
+"""Real daemons for tests: sites made as by `ttserver init`, run by `ttserver run`.
 
 Every daemon ends with its test, however that ends: by its id when the fixture is left, and by the
 kernel when the test process itself is killed. What the daemons wrote is shown when a test fails.
@@ -14,6 +14,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +24,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from replication.journal_line import Line
-from storage.users import ADMINISTRATOR
+from storage.users import ADMINISTRATOR, UserRecord, new_record
 from ttserver.demo.ports import reserved
 from ttserver.demo.site import SiteError, SiteProcess
+from ttserver.init import Role, make_plan, write
 
 T = TypeVar("T")
 
@@ -51,6 +53,12 @@ def wait_for(
     return found
 
 
+@cache
+def administrator() -> UserRecord:
+    """Hash PASSWORD once for all sites: that takes a while, on purpose."""
+    return new_record(ADMINISTRATOR, PASSWORD, "administrator")
+
+
 class Site(SiteProcess):
     """A site with its ports, its clients, and ways to harm it.
 
@@ -74,13 +82,18 @@ class Site(SiteProcess):
 
     # -- its files
 
-    def init(self, role: str, *remotes: "Site", priority: int | None = None) -> None:
-        """Make its HOME; the administrator's password is PASSWORD."""
+    def init(self, role: Role, *remotes: "Site", priority: int | None = None) -> None:
+        """Make its HOME with the code of `ttserver init`; the password is PASSWORD."""
+        addresses = [str(remote.replication) for remote in remotes]
+        plan = make_plan(self.home, role, str(self.replication), addresses, priority)
+        write(plan, administrator() if role == "master" else None)
+        self.serve_clients_at_own_port()
+
+    def init_by_program(self, role: Role, *remotes: "Site") -> None:
+        """Make its HOME with `ttserver init` itself."""
         arguments = ["init", "--role", role, "--local", str(self.replication)]
         for remote in remotes:
             arguments += ["--remote", str(remote.replication)]
-        if priority is not None:
-            arguments += ["--priority", str(priority)]
         if role == "master":
             arguments.append("--password-stdin")
         self.must(*arguments, stdin=f"{PASSWORD}\n" if role == "master" else "")

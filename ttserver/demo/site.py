@@ -210,7 +210,7 @@ class SiteProcess:
         for path in (self.log, self.home.journal):
             try:
                 last = path.read_text(errors="replace").splitlines()[-lines:]
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 last = ["(it does not exist)"]
             parts += [f"---- {self.name}: {path}", *last]
         return "\n".join(parts)
