@@ -36,6 +36,7 @@ from replication.settings import GroupSettings
 from replication.sites import LinkState, Sites, SiteState
 from replication.wire import LSN
 
+SEEK_S = 1.0  # a client that hears of no master asks this often; the library's message is small
 REPROBE_S = 1.0  # a waiting site asks again this often: people are looking at it
 FIRST_ELECTION_WAIT_S = 1.0  # cold start: let the others come up before the first vote
 
@@ -78,6 +79,7 @@ class Core:
         self.generation = own.generation
         self.master: SiteAddress | None = None
         self.client_started = False
+        self._next_seek_s = 0.0
         self.complete = memory.complete and not own.empty
         self.startup_done = False
         self.syncing = False
@@ -271,6 +273,14 @@ class Core:
     def client_ready(self) -> None:
         """The library is a client: from now on it takes messages."""
         self.client_started = not self.is_master
+
+    def _seek_due(self, now_s: float) -> None:
+        """Ask again who is master: the question may have gone out before a link could carry it."""
+        if not self.misses_master or not self.client_started or now_s < self._next_seek_s:
+            return
+        self._next_seek_s = now_s + SEEK_S
+        if any(link.released for link in self.sites.links.values()):
+            self._out.do(effects.StartClient())
 
     def _dial_due(self, now_s: float) -> None:
         if self.phase in (Phase.FOLLOWING, Phase.MASTER):
@@ -602,6 +612,7 @@ class Core:
                 self._probe(now_s)
         self._dial_due(now_s)
         self._elect_due(now_s)
+        self._seek_due(now_s)
         if self.is_master:
             self.heartbeats.send_due(now_s, last_broadcast_s)
         else:

@@ -873,3 +873,21 @@ def test_messages_count_once_the_library_is_a_client() -> None:
     script.core.client_ready()  # said before the library made it master
     seen.append(script.core.client_started)
     assert seen == [False, True, False]
+
+
+def test_a_client_that_hears_of_no_master_asks_again() -> None:
+    script = Script(own(), group_of(A, B), COMPLETE, elections=False)
+    script.start(Answer(A, says(master=True, priority=1)))
+    # The link is there before the library is a client: its question went nowhere.
+    script.link(A, priority=1, standing=says(master=True, priority=1))
+    script.core.client_ready()
+    script.tick(0.1)
+    assert script.done(effects.StartClient)
+    script.tick(0.1)
+    assert not script.done(effects.StartClient), "once a second is enough"
+    script.tick(1.0)
+    assert script.done(effects.StartClient)
+    script.core.new_master(script.now_s, script.core.site(A).eid, 4)
+    script.do()
+    script.tick(2.0)
+    assert not script.done(effects.StartClient)

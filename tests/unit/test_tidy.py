@@ -41,7 +41,8 @@ BELOW = {
 }
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc"}
 FUNCTION_LINES_MAX = 90
-MODULE_LINES_MAX = 600
+MODULE_LINES_MAX = 650
+TEST_LINES_MAX = 1000  # cases of one module stay together
 # One table of facts in one place is as long as it has rows.
 TABLE_SUFFIX = "_table.py"
 # Split, so that this file obeys the rule it holds.
@@ -147,7 +148,8 @@ def too_long(root: Path) -> list[str]:
     for path in files(root, ".py"):
         name, text = str(path.relative_to(root)), path.read_text(encoding="utf-8")
         count = text.count("\n")
-        if count >= MODULE_LINES_MAX and not name.endswith(TABLE_SUFFIX):
+        most = TEST_LINES_MAX if name.startswith("tests/") else MODULE_LINES_MAX
+        if count >= most and not name.endswith(TABLE_SUFFIX):
             found.append(f"{name}: {count} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -186,7 +188,8 @@ RULES: list[tuple[Callable[[Path], list[str]], str, str, str]] = [
         "def f() -> None:\n" + "    f()\n" * 89,
         "bench/long.py: f has 90 lines",
     ),
-    (too_long, "bench/long.py", "x = 1\n" * 600, "bench/long.py: 600 lines"),
+    (too_long, "bench/long.py", "x = 1\n" * 650, "bench/long.py: 650 lines"),
+    (too_long, "tests/unit/test_long.py", "x = 1\n" * 1000, "tests/unit/test_long.py: 1000 lines"),
 ]
 
 
