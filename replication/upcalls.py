@@ -118,7 +118,7 @@ class Upcalls:
             self._syncs.page_sent(eid, len(record))
         elif kind == RepType.PAGE_REQ:
             if self._syncs.begin():
-                later(self._loop, self._on_sync_started)
+                later(self._loop, self._on_sync_started, eid)
         else:
             later(self._loop, self._on_file_list_sent, record)
 
@@ -191,14 +191,18 @@ class Upcalls:
                 self._journal.write("alarm_raised", alarm="rollback", why="-", hint="-")
         self._performer.run()
 
-    def _on_sync_started(self) -> None:
+    def _on_sync_started(self, eid: int) -> None:
         """This site asked for pages: internal initialisation has begun.
 
         Asking for the file list is not enough: the library does that after a restart as well,
         for databases in memory, and then takes no page.
+
+        Args:
+            eid: whom it asked; who is master may not be known here yet.
         """
+        asked = self._core.sites.by_eid(eid)
         self._core.sync_started()
-        self._syncs.announce_received(self._core.master)
+        self._syncs.announce_received(asked.address if asked is not None else self._core.master)
         self._performer.run()
 
     def _on_file_list_sent(self, record: bytes) -> None:

@@ -203,7 +203,7 @@ def test_rule_finds_a_breach(
     rule: Callable[[Path], list[str]], name: str, text: str, breach: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
 
     assert breach in rule(tmp_path)
