@@ -45,9 +45,10 @@ class Acknowledger:
 def wants_acks(master: Link, own_priority: int) -> bool:
     """Tell whether the master on this link counts this site's acks."""
     remote = master.peer.remote
-    if remote is None:
+    # A ttserver master gets all acks, whatever its policy: it counts who has what for retention,
+    # for WAIT, and for single writes that ask for more.
+    if remote is None or not remote.native:
         return True
     if remote.ack_policy == AckPolicy.NONE:
         return False
-    # A ttserver master counts who has what for retention and WAIT, so it gets all acks.
-    return not (remote.native and own_priority == 0 and remote.ack_policy in _PEER_POLICIES)
+    return not (own_priority == 0 and remote.ack_policy in _PEER_POLICIES)

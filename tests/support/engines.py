@@ -154,8 +154,7 @@ class EngineSites:
         made = [
             self.make(f"site{number}", local=False, overrides=overrides) for number in range(count)
         ]
-        for number, site in enumerate(made):
-            del number
+        for site in made:
             self._introduce(site, made, lines)
         return made
 
