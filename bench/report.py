@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cases import Result
-from bench.engines import CEILING
+from bench.engines import CEILING, PAIRS
 from bench.log_shipping import Report, median_of, ratios
 
 SUBJECT = "ttserver"
@@ -129,6 +129,10 @@ def _row(results: list[Result], threads: int, engine: str) -> dict[str, Any]:
         "mb_per_s": median_of(
             own, lambda r: r.bytes / r.end_to_end_s / 1e6 if r.end_to_end_s else None
         ),
+        # How long after the last reply the replicant had everything.
+        "behind_ms": median_of(
+            own, lambda r: (r.end_to_end_s - r.master_s) * 1000 if r.end_to_end_s else None
+        ),
         "latency_p50_us": median_of(own, lambda r: r.latency_p50_us),
         "latency_p99_us": median_of(own, lambda r: r.latency_p99_us),
         "writes_a_transaction": median_of(own, lambda r: r.writes / r.facts["transactions"]),
@@ -151,7 +155,16 @@ def _sum(results: list[Result], field: str) -> int | None:
 def _table(title: str, results: list[Result], threads: int, engines: tuple[str, ...]) -> Table:
     table = _new_table(
         title,
-        *("master/s", "applied/s", "MB/s", "p50 us", "p99 us", "writes/txn", "cpu us/write"),
+        *(
+            "master/s",
+            "applied/s",
+            "behind ms",
+            "MB/s",
+            "p50 us",
+            "p99 us",
+            "writes/txn",
+            "cpu us/write",
+        ),
         *("dropped", "asked again", "x master", "x applied"),
     )
     for engine in engines:
@@ -162,6 +175,7 @@ def _table(title: str, results: list[Result], threads: int, engines: tuple[str, 
             engine,
             _number(row["master_rate"] if engine != CEILING else None),
             _number(row["end_to_end_rate"], none="never"),
+            _number(row["behind_ms"] if engine in PAIRS else None, digits=1),
             _number(row["mb_per_s"], digits=2),
             _number(row["latency_p50_us"]),
             _number(row["latency_p99_us"]),
