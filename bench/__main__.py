@@ -22,7 +22,7 @@ from bench.report import print_report, write_json, write_plot
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Benchmarks; see docs/BENCHMARKS.md."
 )
-REPORT_COLUMNS = 132  # in a file or a pipe
+REPORT_COLUMNS = 144  # in a file or a pipe
 SMOKE_ENGINES = ("ttserver", "ttserver-single", "repmgr-nodelay", "local", "apply")
 
 
