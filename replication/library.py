@@ -6,13 +6,14 @@ Each function runs on a thread of the environment, never in the event loop and n
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Final
 
 from berkeleydb import db
 
 from replication.messages import RepType
-from replication.wire import LSN, lsn_from_library
+from replication.wire import LSN, LSN_ZERO, lsn_from_library
 
 REP_VERSION: Final = 7
 LOG_VERSION: Final = 19
@@ -20,27 +21,46 @@ _CONTROL: Final = struct.Struct(">9I")
 _EGEN: Final = struct.Struct(">I")
 # A sender that is no site: the message below is this site's own word for what members told it.
 _NOBODY_EID: Final = 0x7FFF_0000
+# Commit, checkpoint, prepare: what the library sends as permanent. The log mostly ends with one, or
+# with the few records of files that were opened and closed behind it.
+_PERMANENT_RECORDS: Final = frozenset({10, 11, 13})
+_LOOK_BACK_MAX: Final = 10_000
 STATUS_CLIENT: Final = db.DB_REP_CLIENT
 STATUS_MASTER: Final = db.DB_REP_MASTER
 
 
 @dataclass(frozen=True, slots=True)
 class LogStanding:
-    """What the log and the replication region say at the start."""
+    """What the log and the replication region say at the start.
+
+    Args:
+        last_lsn: of the last record.
+        permanent: of the last one that replicants acknowledge.
+    """
 
     generation: int
     last_lsn: LSN
+    permanent: LSN
 
 
 def standing(env: db.DBEnv) -> LogStanding:
-    """Read generation and last log record."""
+    """Read the generation and the end of the log."""
+    last = permanent = LSN_ZERO
     cursor = env.log_cursor()
     try:
         record = cursor.last()
+        if record is not None:
+            last = permanent = lsn_from_library(record[0])
+        for _ in range(_LOOK_BACK_MAX):
+            if record is None:
+                break
+            if int.from_bytes(record[1][:4], sys.byteorder) in _PERMANENT_RECORDS:
+                permanent = lsn_from_library(record[0])
+                break
+            record = cursor.prev()
     finally:
         cursor.close()
-    last = LSN(0, 0) if record is None else lsn_from_library(record[0])
-    return LogStanding(env.rep_stat()["gen"], last)
+    return LogStanding(env.rep_stat()["gen"], last, permanent)
 
 
 def start_client(env: db.DBEnv) -> None:

@@ -114,7 +114,7 @@ class LibraryWork:
             return
         if held is None:
             return
-        self._on_master(held.generation, held.last_lsn)
+        self._on_master(held.generation, held.permanent)
         self._core.became_master(self._loop.time(), held.generation, held.last_lsn)
 
     async def announce_master(self) -> None:

@@ -519,7 +519,7 @@ class Manager:
         links = (self._hub.link(link.number) for link in master.links if link.released)
         return [link for link in links if link is not None]
 
-    def _became_master(self, generation: int, last: LSN) -> None:
+    def _became_master(self, generation: int, permanent: LSN) -> None:
         self.lagging.clear()
         if generation > self.core.generation + 1:
             self.journal.write("generation_raised", from_=self.core.generation, to=generation)
@@ -528,7 +528,7 @@ class Manager:
         self.pending.sites_changed()
         self._stable_sent = LSN_ZERO
         self._link_events.began_generation(generation)
-        self.bridge.last_permanent = max(self.bridge.last_permanent, last)
+        self.bridge.last_permanent = max(self.bridge.last_permanent, permanent)
 
     def _acked(self, eid: int, lsn: LSN) -> None:
         self.roster.acked(eid, lsn)

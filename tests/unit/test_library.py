@@ -69,7 +69,23 @@ class TestGenerations:
 class TestStanding:
     def test_an_empty_environment_holds_nothing(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
-            assert library.standing(env) == library.LogStanding(0, LSN_ZERO)
+            assert library.standing(env) == library.LogStanding(0, LSN_ZERO, LSN_ZERO)
+
+    def test_the_end_of_the_log_may_be_what_no_replicant_acknowledges(self, tmp_path: Path) -> None:
+        """Behind a commit stand the records of files that were opened and closed."""
+        with environment(tmp_path) as env:
+            library.start_master(env, 0)
+            database = db.DB(env)
+            database.open("keys.db", dbtype=db.DB_BTREE, flags=db.DB_CREATE | db.DB_AUTO_COMMIT)
+            database.put(b"key", b"value")
+            written = library.standing(env)
+            database.close()
+            closed = library.standing(env)
+            env.txn_checkpoint(0, 0, db.DB_FORCE)
+            checkpoint = library.standing(env)
+        assert written.permanent == written.last_lsn == closed.permanent
+        assert closed.last_lsn > closed.permanent
+        assert checkpoint.permanent == checkpoint.last_lsn
 
     def test_the_last_record_counts(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
