@@ -12,7 +12,8 @@ Each write gets its own result or its own error, and a write that fails has writ
   batch runs again with a transaction of its own for each write, inside the one that is committed.
   Only the bad write's is aborted.
 - deadlock: the batch runs again.
-- the commit itself fails: nothing of the batch was written, all get that error.
+- the commit itself fails: nothing of the batch was written, all get that error. Unless the
+  environment fails with it: then nobody can tell what recovery will find, and all are told so.
 
 So `work` can run more than once and must be a pure function of the database.
 
@@ -37,7 +38,7 @@ from berkeleydb import db
 
 from storage.environment import Environment, Lsn
 from storage.errors import StorageError
-from storage.library import LIBRARY_ERRORS, RoleChanging, WatchFailed, from_library
+from storage.library import LIBRARY_ERRORS, FateUnknown, RoleChanging, WatchFailed, from_library
 from storage.watches import Watch, Watches
 
 __all__ = ["Batch", "Committer", "Durability", "Watch", "Watches", "Write"]
@@ -91,6 +92,14 @@ class Batch:
     lsn: Lsn | None = None
     locally_durable: bool = False
     started_s: float = field(default_factory=time.monotonic)
+
+
+class _CommitFailed(Exception):
+    """The environment failed inside the commit itself."""
+
+    def __init__(self, cause: db.DBRunRecoveryError) -> None:
+        super().__init__(*cause.args)
+        self.cause = cause
 
 
 class _Spoilt(Exception):
@@ -260,9 +269,12 @@ class Committer:
                     pause_s = min(2 * pause_s, RETRY_PAUSE_S_MAX)
                     continue
                 self._fail(writes, _kept_locked())
+            except _CommitFailed as error:
+                self._fail(writes, _fate_unknown())
+                self._environment.failed(error.cause)
             except LIBRARY_ERRORS as error:
-                self._environment.failed(error)
                 self._fail(writes, _not_committed(error))
+                self._environment.failed(error)
             else:
                 self.biggest_batch = max(self.biggest_batch, len(batch.writes))
                 self._deliver(batch)
@@ -288,7 +300,10 @@ class Committer:
         txn_id = txn.id()
         self._permanent = None
         # From here on the transaction is the library's: a commit that fails has aborted.
-        txn.commit(self._flags)
+        try:
+            txn.commit(self._flags)
+        except db.DBRunRecoveryError as error:
+            raise _CommitFailed(error) from error
         batch.lsn = self._permanent
         if self._look_up_lsn:
             batch.lsn = self._environment.commit_record(txn_id)
@@ -352,6 +367,14 @@ def _not_committed(error: Exception) -> StorageError:
             hint="send it again to the site that is master now.",
         )
     return from_library(error, "the write was not committed")
+
+
+def _fate_unknown() -> FateUnknown:
+    return FateUnknown(
+        "the write may be there or not: the environment failed while it was committed and needs"
+        " recovery",
+        hint="read it back once the server has recovered.",
+    )
 
 
 def _kept_locked() -> StorageError:

@@ -44,7 +44,8 @@ OPEN_FLAGS: Final = (
     | db.DB_RECOVER
 )
 FILE_MODE: Final = 0o600  # the environment holds password hashes
-FLUSH_TIMEOUT_S: Final = 1.0  # of the last flush, when a thread is stuck in the library
+FLUSH_TIMEOUT_S: Final = 0.5  # of the last flush, when a thread is stuck in the library
+FULL_BYTES: Final = 2**20  # less than this free is a full disk
 COMMIT_RECORD: Final = 10  # type of a log record that commits a transaction
 # Between a commit's record and the end of the log lie at most the few of a checkpoint.
 COMMIT_LOOK_BACK: Final = 32
@@ -156,7 +157,7 @@ class Environment:
             found = os.statvfs(self.home)
         except OSError:
             return from_library(error, what)
-        if found.f_bavail == 0:
+        if found.f_bavail * found.f_frsize < FULL_BYTES:
             # In the library's words a region file that found no room is "unable to join".
             return from_library(OSError(errno.ENOSPC, str(error.args[-1])), what)
         return from_library(error, what)
@@ -171,17 +172,37 @@ class Environment:
         """Count `thread` among those that `close` stops and joins first."""
         self._threads.append(thread)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """Take note of a library error; the first that asks for recovery is passed on.
 
         *Thread:* any.
         """
-        if not isinstance(error, db.DBRunRecoveryError):
-            return
+        if isinstance(error, db.DBRunRecoveryError):
+            self.panic(str(error.args[-1]))
+
+    def panic(self, words: str) -> None:
+        """Take note that the library asks for recovery; told once, with the cause if it shows.
+
+        *Thread:* any; does not call the library.
+        """
         with self._panic_lock:
             first, self.panicked = not self.panicked, True
         if first and self._on_panic is not None:
-            self._on_panic(from_library(error, f"the environment {self.home} failed"))
+            self._on_panic(self._why_failed(words))
+
+    def _why_failed(self, words: str) -> StorageError:
+        what = f"the environment {self.home} failed"
+        try:
+            found = os.statvfs(self.home)
+        except OSError as error:
+            return from_library(error, what)
+        # The library names no cause. A log that cannot grow is the usual one.
+        if found.f_bavail * found.f_frsize < FULL_BYTES:
+            return from_library(OSError(errno.ENOSPC, words), what)
+        return EnvironmentFailed(
+            f"{what}: the library needs recovery ({words})",
+            hint="it is opened again; see the server's log for the library's own words.",
+        )
 
     def log_end(self) -> Lsn:
         """The LSN where the next log record goes. *Thread:* any of this environment's."""
@@ -216,10 +237,14 @@ class Environment:
     def stop_threads(self, timeout_s: float) -> None:
         """Stop and join every thread, so that databases and the environment can be closed.
 
+        Args:
+            timeout_s: for all of them together, and for a last flush if one does not come out.
+
         Raises:
             StillInLibrary: a thread did not come out; see `close`.
         """
-        deadline = time.monotonic() + timeout_s
+        # The last flush has to fit in as well.
+        deadline = time.monotonic() + max(timeout_s / 2, timeout_s - FLUSH_TIMEOUT_S)
         for thread in self._threads:
             thread.stop()
         for thread in self._threads:

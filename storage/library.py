@@ -38,6 +38,12 @@ class RoleChanging(StorageError):
     default_code = "TRYAGAIN"
 
 
+class FateUnknown(EnvironmentFailed):
+    """The environment failed inside a commit: recovery may find the write whole, or not."""
+
+    default_code = "UNKNOWN"
+
+
 class WatchFailed(StorageError):
     """EXEC: a watched key was changed by somebody else; nothing was written."""
 

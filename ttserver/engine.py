@@ -45,6 +45,7 @@ from storage.users import Users
 from ttserver import refused
 from ttserver.config import ServerConfig
 from ttserver.engine_status import build_status
+from ttserver.errors import hint_of
 from ttserver.key_count import KeyCount
 from ttserver.master_databases import make_databases
 from ttserver.open_site import Listeners, OpenSite
@@ -101,6 +102,7 @@ class Engine:
         self._opening: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._stopping = False
+        self._last_lsn: Lsn = (0, 0)
         self._ran = False
         self._key_count = KeyCount(self, self.keyspace, lambda: self.lsn)
         self._ack_waiters: list[tuple[LSN, int, asyncio.Future[None]]] = []
@@ -126,6 +128,7 @@ class Engine:
             StillInLibrary: a thread did not leave the library in time; end the process.
         """
         self._stopping = True
+        self._last_lsn = self.lsn
         await self._key_count.stop()
         for task in (self._reopening, self._opening):
             if task is not None:
@@ -174,6 +177,7 @@ class Engine:
             return
         if not site.running:
             return  # whoever opens or closes it has the error, too
+        self._last_lsn = self.lsn
         site.running = site.accepting = False
         self.failure = error
         log.error("environment_failed", error=str(error))
@@ -181,7 +185,7 @@ class Engine:
             "alarm_raised",
             alarm="environment failed",
             why=str(error),
-            hint="it is opened again with recovery; see the log for the cause",
+            hint=hint_of(error) or "it is opened again with recovery",
         )
         self._reopening = self._loop.create_task(self._reopen(site))
 
@@ -369,11 +373,11 @@ class Engine:
 
     @property
     def lsn(self) -> Lsn:
-        """The last permanent LSN here. *Thread:* any."""
+        """The last permanent LSN here; the last known one while it is not open. *Thread:* any."""
         site = self._site
-        if site is None:
-            return (0, 0)
-        return site.manager.applied if site.manager and site.running else site.writes.last
+        if site is None or not site.running:
+            return self._last_lsn
+        return site.manager.applied if site.manager is not None else site.writes.last
 
     @property
     def perm_failed(self) -> int:

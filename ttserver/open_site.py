@@ -93,7 +93,7 @@ class OpenSite:
         self.environment = Environment(
             config.home.environment,
             self._configure if self.manager is not None else None,
-            self._failed,
+            self._tell_failed,
         )
         self.keys = Database(self.environment, config.settings.storage.keyspace)
         self.users = Database(self.environment, USERS_FILE)
@@ -157,7 +157,7 @@ class OpenSite:
             confirmed=self._confirmed,
             acked=self._listeners.acked,
             permanent=self._note_permanent,
-            panicked=self._failed,
+            panicked=self._panicked,
         )
         listen, clients = config.replication_listen, config.settings.client.listen
         return Manager(
@@ -191,9 +191,11 @@ class OpenSite:
         if (committer := getattr(self, "committer", None)) is not None:
             committer.note_permanent(lsn)
 
-    def _failed(self, error: Exception) -> None:
-        """The library needs recovery. *Thread:* any."""
-        self.environment.panicked = True
+    def _panicked(self, error: Exception) -> None:
+        """Replication was told that the library needs recovery. *Thread:* any."""
+        self.environment.panic(str(error))
+
+    def _tell_failed(self, error: Exception) -> None:
         later(self._loop, self._listeners.failed, self, error)
 
     def _removable_logs(self) -> int | None:

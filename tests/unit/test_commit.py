@@ -12,7 +12,7 @@ from berkeleydb import db
 from storage import commit as commit_module
 from storage.commit import Batch, Committer, Durability, Write
 from storage.errors import StorageError
-from storage.library import WatchFailed
+from storage.library import FateUnknown, WatchFailed
 from tests.support.environments import Open, Opened, environments, fast, wait_for
 from tests.support.pair import Pair, pair
 
@@ -286,6 +286,22 @@ def test_too_many_locks_is_an_error_that_says_so(environments: Open) -> None:
     assert [key for key, _ in opened.all()] == [b"good"]
 
 
+def test_a_panic_inside_the_commit_leaves_the_fate_open(environments: Open) -> None:
+    told: list[Exception] = []
+    opened = environments(on_panic=told.append)
+    committer = opened.committer()
+
+    def last_work(txn: db.DBTxn) -> None:
+        opened.keyspace.put(txn, b"key", b"value")
+        opened.env.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
+
+    write = Write(last_work)
+    opened.commit(committer, write)
+    assert isinstance(write.error, FateUnknown)
+    assert "the write may be there or not" in str(write.error)
+    wait_for("it is reported", lambda: told)
+
+
 def test_a_panic_answers_everybody_and_is_reported(environments: Open) -> None:
     told: list[Exception] = []
     opened = environments(on_panic=told.append)
@@ -297,6 +313,7 @@ def test_a_panic_answers_everybody_and_is_reported(environments: Open) -> None:
     for write in writes:
         assert isinstance(write.error, StorageError)
         assert "needs recovery" in str(write.error)
+    wait_for("it is reported", lambda: told)
     assert len(told) == 1
     assert committer.is_alive()
 

@@ -205,7 +205,8 @@ def test_a_panic_is_passed_on_once_with_what_to_do(environments: Open) -> None:
     assert opened.environment.panicked
     (error,) = told
     assert isinstance(error, EnvironmentFailed)
-    assert "needs recovery" in str(error)
+    assert "the library needs recovery (" in str(error)
+    assert error.hint
 
 
 def test_after_a_panic_it_can_be_closed_and_opened_again(environments: Open) -> None:
