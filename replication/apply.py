@@ -176,34 +176,33 @@ class Applier:
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
+        while not self._stopping:
             item = self._next()
-            if item is None:
+            if item is not None:
+                self._take_all(item)
+
+    def _take_all(self, item: tuple[int, Sequence[Frame], int] | None) -> None:
+        """Hand `item` and all that waits behind it to the library, then acknowledge."""
+        started = time.monotonic()
+        while item is not None:
+            eid, frames, size = item
+            for frame in frames:
                 if self._stopping:
                     return
-                continue
-            started = time.monotonic()
-            while item is not None:
-                eid, frames, size = item
-                for frame in frames:
-                    if self._stopping:
-                        return
-                    try:
-                        self._take(eid, frame)
-                    except Exception as error:  # noqa: BLE001 - the thread's edge: it must go on
-                        self.broken += 1
-                        self._outcomes.broken(eid, error)
-                self._took(size)
-                if self._queue.empty():
-                    break
-                if time.monotonic() - started >= FLUSH_EVERY_S:
-                    self._acknowledge()
-                    started = time.monotonic()
-                item = self._queue.get()
-            self._acknowledge()
-            self._flush_links()
-            if self._stopping:
-                return
+                try:
+                    self._take(eid, frame)
+                except Exception as error:  # noqa: BLE001 - the thread's edge: it must go on
+                    self.broken += 1
+                    self._outcomes.broken(eid, error)
+            self._took(size)
+            if self._queue.empty():
+                break
+            if time.monotonic() - started >= FLUSH_EVERY_S:
+                self._acknowledge()
+                started = time.monotonic()
+            item = self._queue.get()
+        self._acknowledge()
+        self._flush_links()
 
     def _next(self) -> tuple[int, Sequence[Frame], int] | None:
         """Wait for messages; in the meantime, serve requests that had to wait."""
@@ -213,6 +212,10 @@ class Applier:
             item = self._queue.get(timeout=DEFERRED_POLL_S)
         except queue.Empty:
             item = None
+        self._serve_deferred()
+        return item
+
+    def _serve_deferred(self) -> None:
         for _ in range(len(self._deferred)):
             eid, frame = self._deferred.popleft()
             if self._is_choked(eid):
@@ -220,7 +223,6 @@ class Applier:
             else:
                 self._process(eid, frame)
         self._flush_links()
-        return item
 
     def _took(self, size: int) -> None:
         self._taken += size
