@@ -57,7 +57,9 @@ def files(root: Path, suffix: str = "") -> Iterator[Path]:
             for name in folders
             if name not in NOT_OURS and not name.endswith((".egg-info", "_cache", ".hypothesis"))
         )
-        yield from (Path(folder, name) for name in sorted(names) if name.endswith(suffix))
+        # In a linked work tree .git is a file, which names the machine's own directories.
+        ours = (name for name in sorted(names) if name.endswith(suffix) and name not in NOT_OURS)
+        yield from (Path(folder, name) for name in ours)
 
 
 def imported(root: Path, path: Path) -> set[str]:
