@@ -91,7 +91,7 @@ class TestRoles:
             assert made.core.generation > 8
             [(generation, last)] = made.masters
             assert generation == made.core.generation
-            assert last == library.standing(env).last_lsn
+            assert last == library.standing(env).permanent
 
     async def test_but_not_for_ever(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(library_work, "LOCKOUT_TRIES_MAX", 4)
