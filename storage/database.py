@@ -99,7 +99,7 @@ class Database:
             return handle
 
     def _open_one(self, *, create: bool) -> db.DB:
-        handle = db.DB(self._environment.env)
+        handle = self._environment.new_handle()
         flags = db.DB_THREAD | db.DB_AUTO_COMMIT | (db.DB_CREATE if create else 0)
         try:
             handle.open(self.filename, dbname=self.name, dbtype=db.DB_BTREE, flags=flags)

@@ -11,6 +11,7 @@ Store applications"; API reference `DB_ENV->open`, `DB_ENV->close`.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
@@ -55,6 +56,12 @@ _RECORD_HEAD: Final = struct.Struct("=Ii")  # the binding gives transaction ids 
 def lsn_from_library(pair: Lsn) -> Lsn:
     """Take an LSN from the binding, which leaves the upper half of its two numbers to chance."""
     return (pair[0] & 0xFFFFFFFF, pair[1] & 0xFFFFFFFF)
+
+
+# Kept as the library handle's private object once the library refused to make a database handle,
+# as it does when it needs recovery. The binding has put that handle into its list of those to
+# close, and freed it: closing the environment would walk into freed memory.
+HANDLE_REFUSED: Final = "a database handle was refused"
 
 
 class Environment:
@@ -161,6 +168,20 @@ class Environment:
             # In the library's words a region file that found no room is "unable to join".
             return from_library(OSError(errno.ENOSPC, str(error.args[-1])), what)
         return from_library(error, what)
+
+    def new_handle(self) -> db.DB:
+        """Make a handle for one database, not open yet. *Thread:* any of this environment's.
+
+        Raises:
+            DBRunRecoveryError: the library needs recovery.
+        """
+        env = self.env
+        env.txn_stat()  # mostly finds that out first, so that the close can do its work
+        try:
+            return db.DB(env)
+        except LIBRARY_ERRORS:
+            env.set_private(HANDLE_REFUSED)
+            raise
 
     def worker(self, name: str, *, threads: int = 1) -> Worker:
         """Start threads that may call the library."""
@@ -303,6 +324,10 @@ class Environment:
 
 
 def _close_quietly(env: db.DBEnv, home: Path) -> None:
+    if env.get_private() == HANDLE_REFUSED:
+        log.warning("environment_abandoned home=%s", home)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(env))  # its end would be a close as well
+        return
     try:
         env.close()
     except LIBRARY_ERRORS as error:

@@ -29,7 +29,6 @@ import os, sys
 from pathlib import Path
 from berkeleydb import db
 from storage.database import Database
-from storage.database import Database
 from storage.environment import Environment
 
 environment = Environment(Path(sys.argv[1]))
@@ -57,6 +56,47 @@ def test_what_was_committed_before_a_kill_is_there_after_the_next_open(
     assert opened.get(b"lost") is None
     assert [key for key, _ in opened.all()] == [b"%04d" % number for number in range(500)]
     assert opened.environment.recovery_seconds > 0
+
+
+_FAILS_BETWEEN = """
+import sys
+from pathlib import Path
+from berkeleydb import db
+from storage.database import Database
+from storage.environment import Environment
+
+home = Path(sys.argv[1])
+environment = Environment(home)
+environment.open()
+Database(environment, "keys.db").create()
+make = db.DB
+
+def fails(env):
+    env.set_flags(db.DB_PANIC_ENVIRONMENT, 1)
+    return make(env)
+
+db.DB = fails
+for _ in range(3):
+    try:
+        Database(environment, "users.db").create()
+    except db.DBRunRecoveryError:
+        pass
+environment.panic("needs recovery")
+garbage = [bytes(200) for _ in range(1000)]
+environment.close(5)
+db.DB = make
+environment = Environment(home)
+environment.open()
+Database(environment, "users.db").create()
+environment.close(5)
+"""
+
+
+def test_an_environment_that_fails_while_a_handle_is_made_is_replaced(fast: Path) -> None:
+    home = configured(fast / "failed")
+    subprocess.run(
+        [sys.executable, "-c", _FAILS_BETWEEN, str(home)], cwd=ROOT, timeout=60, check=True
+    )
 
 
 def test_it_is_closed_until_it_is_opened_and_after_it_was_closed(fast: Path) -> None:
