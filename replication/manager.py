@@ -78,6 +78,7 @@ class Hooks:
         role_changed: role, master, generation, state or serving may be another one.
         handles_died: databases must be opened again.
         confirmed: (token, None) when a write's policy held, (token, text) when it did not.
+            *Thread:* any.
         acked: a site acknowledged more than before.
         permanent: (LSN) a permanent record was written. *Thread:* the one that commits.
         panicked: the library needs recovery. *Thread:* any.
@@ -347,7 +348,10 @@ class Manager:
         policy: AckPolicy | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        """Call `hooks.confirmed(token, ...)` when this commit has met its policy, or has not."""
+        """Call `hooks.confirmed(token, ...)` when this commit has met its policy, or has not.
+
+        *Thread:* any; it may be called before this returns.
+        """
         if not self.core.is_master:
             self.hooks.confirmed(token, "the site is no longer master")
             return

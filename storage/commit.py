@@ -19,6 +19,9 @@ So `work` can run more than once and must be a pure function of the database.
 
 The locks of a batch are kept until it is flushed: nobody reads what a power failure could undo.
 
+A thread that may wait (`commit_here`) commits its own write when nobody else's waits: two changes
+of thread less than by way of the committer.
+
 Source: Programmer's Reference, "Transaction throughput" (group commit), "Deadlock detection",
 "Nested transactions".
 """
@@ -149,6 +152,9 @@ class Committer:
         self._left: deque[Write] = deque()
         self._stopping = False
         self._ended = False
+        # One transaction at a time: whoever holds this is the committer for the moment.
+        self._turn = threading.Lock()
+        self._wants_turn = False  # the thread does; nobody gets in before it
         self._ident = -1
         self._permanent: Lsn | None = None
         self.watches = Watches()
@@ -166,6 +172,26 @@ class Committer:
         if self._ended:
             # The thread may have taken its last look at the queue before the line above.
             self._refuse_queued()
+
+    def commit_here(self, write: Write) -> None:
+        """Commit one write on this thread when nothing else is waiting, else queue it.
+
+        *Thread:* any that may wait for the disk, so not the event loop. The write comes back in a
+        `Batch` given to `deliver`, on this thread or the committer's.
+        """
+        others = self._wants_turn or not self._queue.empty()
+        if others or not self._turn.acquire(blocking=False):
+            self.submit(write)
+            return
+        try:
+            # Looked at with the turn, for which `join` waits.
+            stopping = self._stopping
+            if not stopping:
+                self._take_turn([write])
+        finally:
+            self._turn.release()
+        if stopping:
+            self.submit(write)
 
     @property
     def queued(self) -> int:
@@ -187,26 +213,39 @@ class Committer:
         self._queue.put(None)
 
     def join(self, timeout: float | None = None) -> None:
+        deadline_s = None if timeout is None else time.monotonic() + timeout
         self._thread.join(timeout)
+        # Whoever commits here is inside the library as well.
+        left_s = -1 if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+        if self._turn.acquire(timeout=left_s):
+            self._turn.release()
 
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() or self._turn.locked()
 
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._ident = threading.get_ident()
         while not self._stopping:
             writes = self._collect()
             if not writes or self._stopping:
                 self._left.extend(writes)
                 continue
-            if self._wait_for_room is not None:
-                self._wait_for_room()
-            done = self._commit(writes)
-            self._left.extend(writes[done:])
+            self._wants_turn = True
+            with self._turn:
+                self._wants_turn = bool(self._left)
+                done = self._take_turn(writes)
+                self._left.extend(writes[done:])
+                self._wants_turn = bool(self._left)
         self._ended = True
         self._refuse_queued()
+
+    def _take_turn(self, writes: list[Write]) -> int:
+        """Commit writes, or the first of them; returns how many. Holds the turn."""
+        self._ident = threading.get_ident()
+        if self._wait_for_room is not None:
+            self._wait_for_room()
+        return self._commit(writes)
 
     def _collect(self) -> list[Write]:
         """Take what waits; wait for a first one if nothing does. Empty: look whether to stop."""

@@ -4,7 +4,7 @@
                                      |                              |
                                  deliver (batch, LSN)              acks
                                      v                              v
-                   on_done <- settle (loop) <------ Manager.confirm (policy held, or not)
+                              Manager.confirm ---- waits ---> policy held, or not -> on_done (loop)
 
 Everything here runs in the event loop unless a method says otherwise. When the library panics the
 engine closes everything and opens it again; clients are answered LOADING meanwhile.
@@ -52,7 +52,7 @@ from ttserver.open_site import Listeners, OpenSite
 from ttserver.refused import Refused
 from ttserver.signals import give_up
 from ttserver.status import Status
-from ttserver.writes import Lsn, WriteOutcome, set_outcome
+from ttserver.writes import Lsn, WriteOutcome, Writes, set_outcome
 
 __all__ = ["Engine", "Refused", "WriteOutcome"]
 
@@ -433,6 +433,11 @@ class Engine:
         Raises:
             Refused: this site takes no writes now.
         """
+        self._must_accept().submit(
+            work, on_done, keys=keys, watch=watch, policy=policy, timeout_s=ack_timeout_s
+        )
+
+    def _must_accept(self) -> Writes:
         site = self._site
         if site is None or not site.accepting:
             raise refused.write_refused(self)
@@ -441,9 +446,7 @@ class Engine:
             connected = site.manager.connected_acking()
             if connected < needed:
                 raise refused.too_few_acks(connected, needed)
-        site.writes.submit(
-            work, on_done, keys=keys, watch=watch, policy=policy, timeout_s=ack_timeout_s
-        )
+        return site.writes
 
     async def write(
         self,
@@ -474,6 +477,8 @@ class Engine:
     ) -> WriteOutcome:
         """`submit`, and wait for the outcome. *Thread:* any but the loop's and the committer.
 
+        With nobody else's write waiting, this thread commits its own.
+
         Raises:
             Refused: this site takes no writes now.
         """
@@ -486,7 +491,7 @@ class Engine:
             outcomes.append(outcome)
             done.release()
 
-        self.submit(work, finish, keys=keys)
+        self._must_accept().submit_and_wait(work, finish, keys=keys)
         done.acquire()
         return outcomes[0]
 

@@ -104,17 +104,18 @@ def run(
             try:
                 reply = connection.ping(number)
             except PingFailed as failed:
+                summary.sent = number  # not before: one that Ctrl-C cut short is not lost
                 out(f"no reply from {server}: seq={number} {failed}")
                 if failed.hint is not None and failed.hint not in given:
                     advise(failed.hint)
                 given.add(failed.hint)
             else:
+                summary.sent = number
                 summary.times_s.append(reply.round_trip_s)
                 out(
                     f"{reply.size_bytes} bytes from {reply.address}: seq={number} "
                     f"time={reply.round_trip_s * 1000:.3f} ms"
                 )
-            summary.sent = number  # not before: one that Ctrl-C cut short is not lost
     except KeyboardInterrupt:
         out("")  # the terminal shows ^C where the cursor stood
     finally:

@@ -1,6 +1,6 @@
 """What becomes of a client's write: group commit, acknowledgements, its outcome.
 
-    submit -> Committer (thread) -> deliver -> [loop] -> Manager.confirm -> confirmed -> on_done
+    submit -> Committer (thread) -> deliver -> Manager.confirm -> confirmed -> [loop] -> on_done
 
 A write that failed is answered as soon as its batch is known; the others when their ack policy
 held, or could not.
@@ -9,6 +9,7 @@ held, or could not.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,15 +53,24 @@ class WriteOutcome(msgspec.Struct):
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """What a submitted write carries through the commit."""
+    """What a submitted write carries through the commit.
+
+    Args:
+        on_done: takes the outcome; called in the loop.
+        anywhere: `on_done` may be called on any thread, and sooner for it.
+    """
 
     on_done: Callable[[WriteOutcome], None]
     policy: AckPolicy | None
     timeout_s: float | None
+    anywhere: bool
 
 
 class Writes:
-    """The writes of one open environment.
+    """The writes of one open environment. Made in the event loop.
+
+    A batch goes from the committer straight to the manager's waiting list: mostly its
+    acknowledgement is heard in the loop later, and the loop need not be woken for the commit.
 
     Args:
         loop: outcomes are handed out there.
@@ -81,10 +91,11 @@ class Writes:
         self.perm_failed = 0
         self._failing = 0  # since the policy was met last
         self._loop = loop
+        self._loop_thread = threading.get_ident()
         self._journal = journal
         self._manager = manager
-        self._delivered: deque[tuple[Batch, int]] = deque()
-        self._settling = False
+        self._answers: deque[tuple[Token, str | None]] = deque()
+        self._answering = False
 
     def submit(
         self,
@@ -96,48 +107,83 @@ class Writes:
         policy: AckPolicy | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        """Queue one write. *Thread:* any."""
-        self.committer.submit(Write(work, keys, watch, Ticket(on_done, policy, timeout_s)))
+        """Queue one write; `on_done` is called in the loop. *Thread:* any."""
+        self.committer.submit(Write(work, keys, watch, Ticket(on_done, policy, timeout_s, False)))
+
+    def submit_and_wait(
+        self,
+        work: Callable[[db.DBTxn], Any],
+        on_done: Callable[[WriteOutcome], None],
+        *,
+        keys: Sequence[bytes] = (),
+    ) -> None:
+        """Commit one write here if nobody else has one; `on_done` is called on any thread.
+
+        *Thread:* any but the loop's, for this may wait for the disk.
+        """
+        self.committer.commit_here(Write(work, keys, None, Ticket(on_done, None, None, True)))
 
     def deliver(self, batch: Batch) -> None:
-        """Take a batch that was committed, or failed. *Thread:* committer, or one that submits."""
-        generation = self._manager.generation if self._manager is not None else 0
-        self._delivered.append((batch, generation))
+        """Take a batch that was committed, or failed. *Thread:* the one that committed it."""
+        manager = self._manager
+        generation = manager.generation if manager is not None else 0
+        good = batch.writes
+        if any(write.error is not None for write in good):
+            failed = [write for write in good if write.error is not None]
+            good = [write for write in good if write.error is None]
+            self._hand_out((failed, None, generation), None)
+        if batch.lsn is not None:
+            self.last = batch.lsn
+        if not good:
+            return
+        if manager is None or batch.lsn is None:
+            self._hand_out((good, batch.lsn, generation), None)
+            return
+        lsn = LSN(*batch.lsn)
+        for (policy, timeout_s), writes in _by_policy(good).items():
+            token: Token = (writes, batch.lsn, generation)
+            manager.confirm(lsn, token, policy=policy, timeout_s=timeout_s)
+
+    def confirmed(self, token: Token, shortfall: str | None) -> None:
+        """Take the manager's word on a commit: its policy held, or why not. *Thread:* any."""
+        self._hand_out(token, shortfall)
+
+    def _hand_out(self, token: Token, shortfall: str | None) -> None:
+        """Answer here what may be answered here, the rest in the loop."""
+        if threading.get_ident() == self._loop_thread:
+            self.settle()  # what another thread left is older
+            self._answer(token, shortfall)
+            return
+        writes, lsn, generation = token
+        if shortfall is None and not self._failing:
+            elsewhere = [write for write in writes if write.tag.anywhere]
+            if elsewhere:
+                self._finish((elsewhere, lsn, generation), None)
+                if len(elsewhere) == len(writes):
+                    return
+                token = ([w for w in writes if not w.tag.anywhere], lsn, generation)
+        self._answers.append((token, shortfall))
         # Appended before the flag is read here, and the flag is cleared before the queue is
-        # emptied there: either this batch is seen by the call that is due, or a new one is made.
-        if not self._settling:
-            self._settling = True
+        # emptied there: either this is seen by the call that is due, or a new one is made.
+        if not self._answering:
+            self._answering = True
             later(self._loop, self.settle)
 
     def settle(self) -> None:
-        """Go on with what was delivered; in the loop."""
-        self._settling = False
-        while self._delivered:
-            batch, generation = self._delivered.popleft()
-            failed = [write for write in batch.writes if write.error is not None]
-            if failed:
-                self._answer(failed, None, generation, None)
-            if batch.lsn is not None:
-                self.last = batch.lsn
-            if self._manager is None or batch.lsn is None:
-                good = [write for write in batch.writes if write.error is None]
-                self._answer(good, batch.lsn, generation, None)
-            else:
-                self._await_acks(self._manager, batch, batch.lsn, generation)
+        """Hand out what other threads left; in the loop."""
+        self._answering = False
+        while self._answers:
+            self._answer(*self._answers.popleft())
 
-    def _await_acks(self, manager: Manager, batch: Batch, lsn: Lsn, generation: int) -> None:
-        groups: dict[tuple[AckPolicy | None, float | None], list[Write]] = {}
-        for write in batch.writes:
-            if write.error is None:
-                ticket: Ticket = write.tag
-                groups.setdefault((ticket.policy, ticket.timeout_s), []).append(write)
-        for (policy, timeout_s), writes in groups.items():
-            token: Token = (writes, lsn, generation)
-            manager.confirm(LSN(*lsn), token, policy=policy, timeout_s=timeout_s)
+    def end(self, why: str) -> None:
+        """Answer what is left, once nothing can be committed or acknowledged any more."""
+        if self._manager is not None:
+            self._manager.pending.fail_all(why)
+        self.settle()
 
-    def confirmed(self, token: Token, shortfall: str | None) -> None:
-        """Take the manager's word on a commit: its policy held, or why not."""
-        writes, lsn, generation = token
+    def _answer(self, token: Token, shortfall: str | None) -> None:
+        """Count how the ack policy fares, and answer; in the loop."""
+        writes, lsn, _ = token
         if shortfall is not None:
             self.perm_failed += len(writes)
             self._failing += len(writes)
@@ -149,26 +195,29 @@ class Writes:
                 writes=len(writes),
                 why=shortfall,
             )
-        elif self._failing:
+        elif self._failing and self._manager is not None and lsn is not None:
             self._journal.write("ack_recovered", failed=self._failing)
             self._failing = 0
-        self._answer(writes, lsn, generation, shortfall)
+        self._finish(token, shortfall)
 
-    def end(self, why: str) -> None:
-        """Answer what is left, once nothing can be committed or acknowledged any more."""
-        self.settle()
-        if self._manager is not None:
-            self._manager.pending.fail_all(why)
-
-    def _answer(
-        self, writes: list[Write], lsn: Lsn | None, generation: int, shortfall: str | None
-    ) -> None:
+    def _finish(self, token: Token, shortfall: str | None) -> None:
+        writes, lsn, generation = token
         for write in writes:
             outcome = WriteOutcome(write.result, write.error, lsn, generation, shortfall)
             try:
                 write.tag.on_done(outcome)
             except Exception as error:  # one client's mistake; the others wait, too
                 log.error("outcome_not_taken", error=repr(error), exc_info=error)
+
+
+def _by_policy(
+    writes: list[Write],
+) -> dict[tuple[AckPolicy | None, float | None], list[Write]]:
+    groups: dict[tuple[AckPolicy | None, float | None], list[Write]] = {}
+    for write in writes:
+        ticket: Ticket = write.tag
+        groups.setdefault((ticket.policy, ticket.timeout_s), []).append(write)
+    return groups
 
 
 def set_outcome(done: asyncio.Future[WriteOutcome]) -> Callable[[WriteOutcome], None]:

@@ -83,7 +83,7 @@ def run(
     if role is Role.DIALLER:
         peer.start()
     events: list[Event] = []
-    sent = b""
+    sent = peer.data_to_send()
     for chunk in chunks:
         came = peer.receive_data(chunk)
         while came:
