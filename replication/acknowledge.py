@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from replication import wire
+from replication.held_log import HeldLog
 from replication.link import Link
 from replication.messages import AckPolicy
 from replication.wire import LSN
@@ -17,10 +18,12 @@ class Acknowledger:
 
     Args:
         everybody: all ready links. *Thread:* any.
+        held: nothing is acknowledged while a vote is out.
     """
 
-    def __init__(self, everybody: Callable[[], Sequence[Link]]) -> None:
+    def __init__(self, everybody: Callable[[], Sequence[Link]], held: HeldLog) -> None:
         self._everybody = everybody
+        self._held = held
         # Replaced as a whole, never changed: the apply thread reads it without a lock.
         self._links: tuple[Link, ...] = ()
         self._file = 0
@@ -32,6 +35,8 @@ class Acknowledger:
 
     def send(self, generation: int, lsn: LSN) -> None:
         """Acknowledge everything up to `lsn`. *Thread:* any."""
+        if self._held.holding:
+            return  # said when log passes again
         frame = wire.encode_ack(generation, lsn)
         links: Sequence[Link] = self._links
         if lsn.file > self._file:

@@ -5,6 +5,9 @@ sends one cumulative acknowledgement: several times faster than a flush per comm
 leaves before what it covers is on disk. Under a steady stream it flushes at least every
 `FLUSH_EVERY_S`, so that acks do not wait for a quiet moment.
 
+While this site's vote is out, log and pages wait and nothing is acknowledged; see
+`replication.hold`.
+
 START_SYNC makes the library flush its whole cache inside the call, so it has a thread of its own.
 A VERIFY_REQ is preceded by a log flush: libdb 5.3.28 dies when it serves one from the middle of
 a record that is only half on disk.
@@ -24,6 +27,7 @@ from typing import Final, Protocol
 
 from berkeleydb import db
 
+from replication.held_log import LOG_AND_PAGES, HeldLog
 from replication.messages import RepType
 from replication.wire import (
     LSN,
@@ -48,6 +52,7 @@ _NEWMASTER: Final = int(RepType.NEWMASTER)
 _WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
+_WAKE: Final = -2  # in place of an EID: no message, but the held log may have changed its state
 
 
 class Outcomes(Protocol):
@@ -74,6 +79,9 @@ class Outcomes(Protocol):
     def room(self) -> None:
         """The queue is short again: reading may go on."""
 
+    def log_released(self, messages: int, dropped: int) -> None:
+        """Log passes again after a vote; so many messages had waited, so many were too much."""
+
 
 class Applier:
     """See the module's text.
@@ -84,6 +92,7 @@ class Applier:
         is_choked: whether a site's own queue is full, so its requests wait.
         flush_links: sends what the library's answers left in the links' queues.
         bytes_max: above it `put` returns True: stop reading.
+        held: the log that waits while a vote is out.
         flush: flush the log before acknowledging (off: durability "nosync").
     """
 
@@ -97,6 +106,7 @@ class Applier:
         is_choked: Callable[[int], bool],
         flush_links: Callable[[], None],
         bytes_max: int,
+        held: HeldLog,
         flush: bool = True,
     ) -> None:
         self._env = env
@@ -104,6 +114,8 @@ class Applier:
         self._is_choked = is_choked
         self._flush_links = flush_links
         self._bytes_max = bytes_max
+        self._held = held
+        held.wake = self._wake
         self._flush = flush
         self._queue: queue.SimpleQueue[tuple[int, Sequence[Frame], int] | None] = (
             queue.SimpleQueue()
@@ -161,6 +173,10 @@ class Applier:
         self._queue.put((eid, frames, size))
         return self._full
 
+    def _wake(self) -> None:
+        """Have the thread look at the held log, behind what waits. *Thread:* any."""
+        self._queue.put((_WAKE, (), 0))
+
     def in_step(self, generation: int, reached: LSN) -> bool:
         """Take what a sync brought here without a permanent record of its own.
 
@@ -186,14 +202,12 @@ class Applier:
         started = time.monotonic()
         while item is not None:
             eid, frames, size = item
+            if eid == _WAKE:
+                self._turn()
             for frame in frames:
                 if self._stopping:
                     return
-                try:
-                    self._take(eid, frame)
-                except Exception as error:  # noqa: BLE001 - the thread's edge: it must go on
-                    self.broken += 1
-                    self._outcomes.broken(eid, error)
+                self._try(eid, frame)
             self._took(size)
             if self._queue.empty():
                 break
@@ -203,6 +217,28 @@ class Applier:
             item = self._queue.get()
         self._acknowledge()
         self._flush_links()
+
+    def _try(self, eid: int, frame: Frame) -> None:
+        try:
+            self._take(eid, frame)
+        except Exception as error:  # noqa: BLE001 - the thread's edge: it must go on
+            self.broken += 1
+            self._outcomes.broken(eid, error)
+
+    def _turn(self) -> None:
+        """Begin to hold the log when all before is done, or take up what was held."""
+        if self._held.draining:
+            # The vote counts what was applied, so it may still be acknowledged.
+            self._acknowledge()
+            self._held.drained()
+        kept = self._held.reopen()
+        if kept is None:
+            return
+        for eid, frame in kept:
+            if self._stopping:
+                return
+            self._try(eid, frame)
+        self._outcomes.log_released(len(kept), self._held.dropped)
 
     def _next(self) -> tuple[int, Sequence[Frame], int] | None:
         """Wait for messages; in the meantime, serve requests that had to wait."""
@@ -238,6 +274,9 @@ class Applier:
             self._outcomes.broken(eid, ValueError("control part of an unsupported kind"))
             return
         kind = control[19]
+        if self._held.holding and kind in LOG_AND_PAGES:
+            self._held.keep(eid, frame)
+            return
         if kind == _LOG:
             if announces_membership_change(control, frame[4]):
                 self._membership_seen = True
@@ -254,6 +293,7 @@ class Applier:
             # The library has an event for a new master only, and none for the old one that is
             # back after its link broke.
             self._process(eid, frame)
+            self._held.master(int.from_bytes(control[20:24]))
             self._outcomes.master_heard(eid)
             return
         elif kind in _WATCHED:
@@ -304,6 +344,8 @@ class Applier:
         if reached is None:
             return
         self._reached = None
+        if self._held.holding:
+            return  # what a control message brought; the next record acknowledges it, too
         if self._flush:
             if not self._flush_log(0):
                 return

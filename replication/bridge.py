@@ -30,7 +30,8 @@ _HEADER: Final = struct.Struct(">BII")
 _REP_MESSAGE: Final = 3
 _PERMANENT: Final = db.DB_REP_PERMANENT
 _LOG: Final = int(RepType.LOG)
-_UPDATE: Final = int(RepType.UPDATE)
+_VOTE1: Final = int(RepType.VOTE1)
+_TOLD: Final = frozenset({RepType.UPDATE, RepType.VOTE1})
 _SYNC: Final = frozenset({RepType.PAGE, RepType.PAGE_REQ})
 _ASKED: Final = frozenset(
     {RepType.LOG, RepType.PAGE, RepType.BULK_LOG, RepType.BULK_PAGE, RepType.LOG_MORE}
@@ -49,6 +50,7 @@ class Bridge:
         on_permanent: told the LSN of each permanent record on the thread that sends it.
         on_stalled: told a link that was over for too long (any thread).
         on_sync_message: told (eid, record type, bytes, record) of pages and file lists sent.
+        on_vote: told the generation of an election that this site votes in.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Bridge:
         on_permanent: Callable[[tuple[int, int]], None],
         on_stalled: Callable[[Link, float], None],
         on_sync_message: Callable[[int, int, bytes], None],
+        on_vote: Callable[[int], None],
     ) -> None:
         self._mark = queue_bytes_max
         self._asked_mark = asked_bytes_max
@@ -67,6 +70,7 @@ class Bridge:
         self._on_permanent = on_permanent
         self._on_stalled = on_stalled
         self._on_sync_message = on_sync_message
+        self._on_vote = on_vote
         self._lock = threading.Lock()
         # Replaced as a whole, never changed: the callback reads them without a lock.
         self._by_eid: dict[int, Link] = {}
@@ -117,8 +121,8 @@ class Bridge:
                 self._unsent += len(frame)
                 if self._unsent < UNSENT_BYTES_MAX:
                     return
-            elif kind == _UPDATE:
-                self._on_sync_message(eid, kind, record)
+            elif kind in _TOLD:
+                self._tell(eid, kind, record)
             self._unsent = 0
             self.last_broadcast_s = time.monotonic()
             for link in links:
@@ -139,6 +143,12 @@ class Bridge:
         direct.put(frame, asked=True)
         if direct.asked_bytes > UNSENT_BYTES_MAX:
             direct.flush()
+
+    def _tell(self, eid: int, kind: int, record: bytes) -> None:
+        if kind == _VOTE1:
+            self._on_vote(int.from_bytes(record[:4]))
+        else:
+            self._on_sync_message(eid, kind, record)
 
     def flush(self) -> None:
         """Send what waits on all links. *Thread:* any."""

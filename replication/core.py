@@ -99,6 +99,8 @@ class Core:
         self.elections = Elections(
             enabled=settings.elections,
             two_site_strict=settings.two_site_strict,
+            timeout_s=settings.election_timeout_s,
+            first_timeout_s=settings.longest_election_s,
             retry_s=min(settings.election_retry_s, 2 * settings.election_timeout_s),
             wait_s=settings.connection_retry_s,
             out=self._out,
@@ -308,7 +310,7 @@ class Core:
         """The library follows this master, maybe the same as before its link broke."""
         if self.misses_master:
             self.new_master(now_s, eid, generation)
-            self.heartbeats.master_again()
+            self.heartbeats.gap_left()
 
     def sync_started(self) -> None:
         """Internal initialisation begins: the copy here is not complete until it ends."""
@@ -523,6 +525,7 @@ class Core:
         self._remembered.complete(True)
         self._remembered.group(self.memory.group_id or self._new_group_id)
         self._remembered.stable_at_most(last_lsn)
+        self.elections.master_found()
         self._out.note("became_master", generation=generation, priority=self.settings.priority)
         self.why = self.hint = None
         self._out.do(effects.LoadMembership())

@@ -94,10 +94,15 @@ class AnnounceMaster:
 
 @dataclass(frozen=True, slots=True)
 class Elect:
-    """Hold an election; answer with `election_over`."""
+    """Hold the log (`replication.hold`), then an election; answer with `election_over`.
+
+    Args:
+        timeout_s: how long it may take, and how long a vote in it is counted afterwards.
+    """
 
     nsites: int
     nvotes: int
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)

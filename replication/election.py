@@ -3,7 +3,8 @@
     members   2SITE_STRICT   nsites                                   nvotes
     1         -              1                                        1
     2         on             2                                        2: one survivor never wins
-    2         off            2                                        1
+    2         off            2, or 1 in the first try after a lost    1
+                             master
     n > 2     -              n, or n-1 in the first try after a lost  n // 2 + 1
                              master (its vote cannot come, and waiting
                              for it would cost the whole time-out)
@@ -34,8 +35,8 @@ def ballot(members: int, *, two_site_strict: bool, master_just_lost: bool) -> Ba
         master_just_lost: this is the first try after the master's link broke.
     """
     nvotes = 1 if members == 2 and not two_site_strict else members // 2 + 1
-    nsites = members - 1 if master_just_lost and members > 2 else members
-    return Ballot(max(nsites, nvotes), nvotes)
+    nsites = members - 1 if master_just_lost and members > nvotes else members
+    return Ballot(nsites, nvotes)
 
 
 class Elections:
@@ -44,22 +45,35 @@ class Elections:
     Args:
         enabled: elections may be called at all.
         two_site_strict: in a group of two, both votes are needed.
+        timeout_s: longest wait for votes.
+        first_timeout_s: the same as long as there was no master since this site started.
         retry_s: the pause after one without a result.
         wait_s: how long to wait for missing sites before looking again.
         out: where effects go.
     """
 
     def __init__(
-        self, *, enabled: bool, two_site_strict: bool, retry_s: float, wait_s: float, out: Outbox
+        self,
+        *,
+        enabled: bool,
+        two_site_strict: bool,
+        timeout_s: float,
+        first_timeout_s: float,
+        retry_s: float,
+        wait_s: float,
+        out: Outbox,
     ) -> None:
         self.under_way = False
         self._enabled = enabled
         self._strict = two_site_strict
+        self._timeout_s = timeout_s
+        self._first_timeout_s = first_timeout_s
         self._retry_s = retry_s
         self._wait_s = wait_s
         self._out = out
         self._due_s: float | None = None
         self._master_just_lost = False
+        self._had_master = False
 
     def call_at(self, when_s: float | None) -> None:
         """Call one then; None: there is no need of one."""
@@ -72,6 +86,7 @@ class Elections:
 
     def master_found(self) -> None:
         """There is one."""
+        self._had_master = True
         self._master_just_lost = False
         self._due_s = None
 
@@ -108,7 +123,8 @@ class Elections:
         self.under_way = True
         self._due_s = None
         self._out.note("election_called", nsites=numbers.nsites, nvotes=numbers.nvotes)
-        self._out.do(Elect(*numbers))
+        timeout_s = self._timeout_s if self._had_master else self._first_timeout_s
+        self._out.do(Elect(*numbers, timeout_s))
         self._out.do(RoleChanged())
         return None
 

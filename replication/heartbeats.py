@@ -40,8 +40,8 @@ class Heartbeats:
         self._stuck = None
         self._doubtful = False
 
-    def master_again(self) -> None:
-        """The same one is back: what it sent while its link was broken is surely missing."""
+    def gap_left(self) -> None:
+        """Something is surely missing: sent while the master's link was broken, or dropped here."""
         self._doubtful = True
 
     def heard(

@@ -99,6 +99,7 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("election_called", "a master is to be elected", "nsites nvotes priority lsn"),
         ("election_won", "this site was elected", "priority"),
         ("election_over", "what came of it", "outcome"),
+        ("log_released", "log passes again after a vote; so much had waited", "messages dropped"),
         ("election_impossible", "too few sites can be reached to elect a master", "why"),
     ),
     **_group(

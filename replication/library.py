@@ -36,11 +36,13 @@ class LogStanding:
     Args:
         last_lsn: of the last record.
         permanent: of the last one that replicants acknowledge.
+        vote: the generation of an election this site voted in that may still be under way.
     """
 
     generation: int
     last_lsn: LSN
     permanent: LSN
+    vote: int | None = None
 
 
 def standing(env: db.DBEnv) -> LogStanding:
@@ -60,7 +62,10 @@ def standing(env: db.DBEnv) -> LogStanding:
             record = cursor.prev()
     finally:
         cursor.close()
-    return LogStanding(env.rep_stat()["gen"], last, permanent)
+    stat = env.rep_stat()
+    # The library writes down the generation of its next election before it votes in one.
+    vote = stat["egen"] - 1 if stat["egen"] > stat["gen"] + 1 else None
+    return LogStanding(stat["gen"], last, permanent, vote)
 
 
 def start_client(env: db.DBEnv) -> None:

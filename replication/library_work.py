@@ -16,6 +16,7 @@ from berkeleydb import db
 from replication import gmdb, library
 from replication.core import Core, Phase
 from replication.errors import ReplicationError
+from replication.held_log import HeldLog
 from replication.journal import Journal
 from replication.library import LogStanding
 from replication.membership import Membership
@@ -42,6 +43,7 @@ class LibraryWork:
         votes: the thread for elections.
         core: whom to tell.
         journal: `$DB_Msg.txt`.
+        held: the log that waits while a vote is out.
         on_master: told (generation, last LSN) before the core when the library made this site
             master.
         on_broken: told what failed without a way to answer.
@@ -54,6 +56,7 @@ class LibraryWork:
         votes: Calls,
         core: Core,
         journal: Journal,
+        held: HeldLog,
         on_master: Callable[[int, LSN], None],
         on_broken: Callable[[int, Exception], None],
     ) -> None:
@@ -62,6 +65,7 @@ class LibraryWork:
         self._votes = votes
         self._core = core
         self._journal = journal
+        self._held = held
         self._on_master = on_master
         self._on_broken = on_broken
         self._loop = asyncio.get_running_loop()
@@ -114,6 +118,7 @@ class LibraryWork:
             return
         if held is None:
             return
+        self._held.master(held.generation)
         self._on_master(held.generation, held.permanent)
         self._core.became_master(self._loop.time(), held.generation, held.last_lsn)
 
@@ -135,15 +140,27 @@ class LibraryWork:
             self._on_broken(0, error)
             return False
 
-    async def elect(self, nsites: int, nvotes: int) -> None:
-        """Hold an election."""
+    async def elect(self, nsites: int, nvotes: int, timeout_s: float) -> None:
+        """Hold an election, and the log before it.
+
+        Args:
+            timeout_s: how long an election may take, here as on the other sites.
+        """
         env = self._env
         outcome = "the election failed"
         try:
-            outcome = await asyncio.wrap_future(
-                self._votes.submit(lambda: library.elect(env, nsites, nvotes))
-            )
+            drained = asyncio.wrap_future(self._held.begin())
+            # Behind a lock that a reader keeps, the thread may be long; the vote can wait a while.
+            await asyncio.wait([drained], timeout=timeout_s)
+            if self._core.phase is Phase.FOLLOWING:
+                self._held.drained()
+                outcome = await asyncio.wrap_future(
+                    self._votes.submit(lambda: library.elect(env, nsites, nvotes))
+                )
+            else:
+                outcome = "not needed any more"
         finally:
+            self._held.over(self._loop.time(), timeout_s)
             self._core.election_over(self._loop.time(), outcome)
 
     async def new_master(self, eid: int) -> None:

@@ -29,6 +29,7 @@ from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
 from replication.core import Core, Phase
 from replication.errors import ReplicationError
+from replication.held_log import HeldLog
 from replication.hub import Hub, later
 from replication.journal import Journal
 from replication.library_work import Calls, LibraryWork
@@ -134,6 +135,7 @@ class Manager:
             hooks.confirmed,
             two_site_strict=settings.two_site_strict,
         )
+        self.held = HeldLog(settings.apply_bytes_max)
         self.bridge = Bridge(
             queue_bytes_max=settings.queue_bytes_max,
             asked_bytes_max=settings.asked_bytes_max,
@@ -141,6 +143,7 @@ class Manager:
             on_permanent=hooks.permanent,
             on_stalled=self._stalled_from_thread,
             on_sync_message=self._sync_sent_from_thread,
+            on_vote=self.held.voted,
         )
         self.rollbacks = 0
         self.lagging: dict[int, tuple[LSN, float]] = {}  # EID: what it must reach, since when
@@ -191,6 +194,9 @@ class Manager:
         held = await self._make_core(library_.env)
         self._wire(library_)
         self.applier.applied = held.last_lsn
+        if held.vote is not None:
+            until_s = self._loop.time() + self.settings.longest_election_s
+            self.held.remember(held.vote, until_s)
         await self._hub.start()
         self.applier.start()
         self.started_s = self._ticked_s = self._loop.time()
@@ -216,7 +222,7 @@ class Manager:
         """Make the parts and tie them together."""
         env, settings, loop = library_.env, self.settings, self._loop
         local = settings.local
-        self._acks = Acknowledger(self._ready_links)
+        self._acks = Acknowledger(self._ready_links, self.held)
         upcalls = Upcalls(
             loop,
             env,
@@ -234,6 +240,7 @@ class Manager:
             is_choked=self.bridge.is_choked,
             flush_links=self.bridge.flush,
             bytes_max=settings.apply_bytes_max,
+            held=self.held,
             flush=self._flush_applied,
         )
         library_.adopt(self.applier)
@@ -255,6 +262,7 @@ class Manager:
             library_.worker("election"),
             self.core,
             self.journal,
+            self.held,
             self._became_master,
             upcalls.broken,
         )
@@ -432,6 +440,7 @@ class Manager:
         # The bridge's clock is time.monotonic, as is the loop's.
         self.core.tick(now_s, self.bridge.last_broadcast_s, self.applied)
         self.pending.expire(now_s)
+        self.held.expire(now_s)
         if not self._ran:
             waited = now_s - self.started_s >= self.settings.start_wait_s
             if self.core.startup_done or self.core.is_master or (self.core.complete and waited):

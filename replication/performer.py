@@ -163,8 +163,8 @@ class Performer:
                 spawn(library.start_master(generation_above))
             case effects.AnnounceMaster():
                 spawn(library.announce_master())
-            case effects.Elect(nsites, nvotes):
-                spawn(library.elect(nsites, nvotes))
+            case effects.Elect(nsites, nvotes, timeout_s):
+                spawn(library.elect(nsites, nvotes, timeout_s))
             case effects.LoadMembership():
                 spawn(library.load_membership())
             case effects.ChangeMembership(steps, request):

@@ -29,6 +29,8 @@ class GroupSettings:
         remotes: the other configured sites; the membership database is the truth once it exists.
         priority: 0 never becomes master.
         creator: `db_group_creator on` stands on the local line.
+        full_election_s: longest wait for votes as long as no site of the group has had a master
+            since its start; None: `election_timeout_s` then, too.
         link_stall_s: how long a link may stay over its high mark before it is closed.
         queue_bytes_max: the high mark of one link's queue of live log, bytes.
         asked_bytes_max: the high mark of what one site asked for (log, pages), bytes.
@@ -42,6 +44,7 @@ class GroupSettings:
     ack_policy: AckPolicy = AckPolicy.ONE
     ack_timeout_s: float = 1.0
     election_timeout_s: float = 2.0
+    full_election_s: float | None = None
     election_retry_s: float = 10.0
     connection_retry_s: float = 1.0
     heartbeat_send_s: float = 0.2
@@ -55,3 +58,8 @@ class GroupSettings:
     apply_bytes_max: int = 32 * 1024 * 1024
     probe_timeout_s: float = 2.0
     verbose: tuple[str, ...] = field(default=())
+
+    @property
+    def longest_election_s(self) -> float:
+        """How long an election may take as long as the group has had no master."""
+        return max(self.election_timeout_s, self.full_election_s or 0.0)

@@ -110,6 +110,10 @@ class Upcalls:
         """The queue is short again. *Thread:* apply."""
         later(self._loop, self._on_room)
 
+    def log_released(self, messages: int, dropped: int) -> None:
+        """Log passes again after a vote. *Thread:* apply."""
+        later(self._loop, self._on_log_released, messages, dropped)
+
     # -- on other library threads --------------------------------------------------------------
 
     def sync_sent(self, eid: int, kind: int, record: bytes) -> None:
@@ -172,6 +176,14 @@ class Upcalls:
         self._journal.write(
             "alarm_raised", alarm="message not processed", why=repr(error), hint="-"
         )
+
+    def _on_log_released(self, messages: int, dropped: int) -> None:
+        self._journal.write("log_released", messages=messages, dropped=dropped)
+        if dropped:
+            self._core.heartbeats.gap_left()
+        if self._applier.applied_generation == self._core.generation:
+            # The same master is back: what it was not told while the vote was out.
+            self._acks.send(self._core.generation, self._applier.applied)
 
     def _on_master_heard(self, eid: int) -> None:
         if self._core.misses_master:

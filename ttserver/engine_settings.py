@@ -27,6 +27,7 @@ def group_settings(config: ServerConfig) -> GroupSettings:
         ack_policy=AckPolicy(say.ack_policy_number),
         ack_timeout_s=say.timeouts.ack_s,
         election_timeout_s=say.timeouts.election_s,
+        full_election_s=say.timeouts.full_election_s,
         election_retry_s=say.timeouts.election_retry_s,
         connection_retry_s=say.timeouts.connection_retry_s,
         heartbeat_send_s=say.timeouts.heartbeat_send_s,

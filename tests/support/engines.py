@@ -149,13 +149,19 @@ class EngineSites:
         *,
         lines: Sequence[str] = (),
         overrides: Mapping[str, object] | None = None,
+        electable: bool = False,
     ) -> list[EngineSite]:
-        """Make a master (priority 1) and replicants (priority 0) that know each other."""
+        """Make a master (priority 1) and replicants (priority 0) that know each other.
+
+        Args:
+            electable: all have priority 1; the first still creates the group.
+        """
         made = [
             self.make(f"site{number}", local=False, overrides=overrides) for number in range(count)
         ]
         for site in made:
-            self._introduce(site, made, lines)
+            priority = 1 if electable or site is made[0] else 0
+            self._introduce(site, made, (f"rep_set_priority {priority}", *lines))
         return made
 
     def _introduce(self, site: EngineSite, members: list[EngineSite], lines: Sequence[str]) -> None:
@@ -163,7 +169,7 @@ class EngineSites:
         site.overrides = {
             name: value for name, value in site.overrides.items() if name != "replication.listen"
         }
-        said = [f"rep_set_priority {int(site is master)}"]
+        said = []
         for other in members:
             line = f"repmgr_site {other.address.host} {other.address.port}"
             if other is site:

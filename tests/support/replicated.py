@@ -13,6 +13,7 @@ from typing import Any
 from berkeleydb import db
 
 from replication.apply import Applier
+from replication.held_log import HeldLog
 from replication.messages import MessageType
 from replication.wire import LSN, Frame, lsn_from_library
 
@@ -72,6 +73,7 @@ class Told:
     membership: int = 0
     failures: list[Exception] = field(default_factory=list)
     rooms: int = 0
+    released: list[tuple[int, int]] = field(default_factory=list)
     choked: bool = False
 
     def permanent(self, generation: int, lsn: LSN) -> None:
@@ -94,6 +96,9 @@ class Told:
 
     def room(self) -> None:
         self.rooms += 1
+
+    def log_released(self, messages: int, dropped: int) -> None:
+        self.released.append((messages, dropped))
 
 
 class Observed:
@@ -129,6 +134,7 @@ class Site:
     seen: Observed
     told: Told
     applier: Applier
+    held: HeldLog
 
 
 class Pair:
@@ -176,17 +182,18 @@ class Pair:
 def site(home: Path, eid: int, send: Callable[..., None], *, bytes_max: int) -> Iterator[Site]:
     """Open an environment and start its apply thread."""
     with environment(home, eid, send) as env:
-        told, seen = Told(), Observed(env)
+        told, seen, held = Told(), Observed(env), HeldLog(bytes_max)
         applier = Applier(
             seen,  # type: ignore[arg-type]  # a handle that is looked at
             told,
             is_choked=lambda _eid: told.choked,
             flush_links=lambda: None,
             bytes_max=bytes_max,
+            held=held,
         )
         applier.start()
         try:
-            yield Site(env, seen, told, applier)
+            yield Site(env, seen, told, applier, held)
         finally:
             seen.open.set()
             applier.stop()

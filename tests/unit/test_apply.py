@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,105 @@ class TestBounds:
         wait_for("all were looked at", lambda: f"message {int(RepType.MASTER_REQ)}" in calls)
         sites.master.told.choked = False
         wait_for("some are served", lambda: calls.count(f"message {int(RepType.ALL_REQ)}") == 5)
+
+
+class TestVoting:
+    """Log waits while a vote is out, all else passes."""
+
+    def begin(self, sites: Pair, vote: int = 2) -> None:
+        replicant = sites.replicant
+        assert replicant.held.begin().result(20) is None
+        replicant.held.voted(vote)
+        replicant.seen.calls.clear()
+        replicant.told.acks.clear()
+
+    def test_what_was_received_before_the_vote_is_applied_and_acknowledged_first(
+        self, sites: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(apply, "FLUSH_EVERY_S", 60.0)
+        replicant = sites.replicant
+        replicant.seen.open.clear()
+        end = sites.commit(20)
+        drained = replicant.held.begin()
+        later = sites.commit(1)
+        assert not drained.done()
+        replicant.seen.open.set()
+        drained.result(20)
+        assert acked(sites) == end
+        assert replicant.held.holding
+        wait_for("nothing waits", lambda: replicant.applier.queued_bytes == 0)
+        assert acked(sites) == end
+        assert replicant.held.kept
+        assert replicant.env.rep_stat()["max_perm_lsn"][1] < later.offset
+
+    def test_log_waits_and_control_passes(self, sites: Pair) -> None:
+        replicant = sites.replicant
+        self.begin(sites)
+        end = sites.commit(10)
+        for kind in (RepType.ALIVE_REQ, RepType.VOTE1, RepType.NEWMASTER, RepType.LOG_REQ):
+            sites.deliver([frame(control(kind), bytes(24))])
+            passed = f"message {int(kind)}"
+            wait_for(passed, partial(replicant.seen.calls.count, passed))
+        assert f"message {int(RepType.LOG)}" not in replicant.seen.calls
+        assert not replicant.told.acks
+        assert held(sites) == 1
+        assert replicant.told.released == []
+        # The election had no result, and the master is back.
+        replicant.held.over(0.0, 2.0)
+        replicant.held.expire(1.9)
+        assert replicant.held.holding
+        replicant.held.expire(2.0)
+        wait_for("all is acknowledged", lambda: (1, end) in replicant.told.acks)
+        wait_for("it is told", lambda: replicant.told.released)
+        assert replicant.told.released == [(replicant.held.kept, 0)]
+        assert held(sites) == 11
+        after = sites.commit(1)
+        wait_for("and so is what comes", lambda: (1, after) in replicant.told.acks)
+
+    def test_a_master_that_is_not_of_this_vote_ends_nothing(self, sites: Pair) -> None:
+        replicant = sites.replicant
+        self.begin(sites, vote=5)
+        replicant.held.over(0.0, 2.0)
+        replicant.told.masters.clear()
+        sites.master.env.rep_start(db.DB_REP_MASTER)  # says NEWMASTER again
+        end = sites.commit(1)
+        wait_for("it is heard", lambda: replicant.told.masters)
+        wait_for("nothing waits", lambda: replicant.applier.queued_bytes == 0)
+        assert replicant.held.holding
+        assert not replicant.told.acks
+        replicant.held.master(5)
+        wait_for("its log passes", lambda: (1, end) in replicant.told.acks)
+
+    def test_a_master_of_this_vote_is_followed_at_once(self, sites: Pair) -> None:
+        replicant, env = sites.replicant, sites.master.env
+        self.begin(sites, vote=2)
+        replicant.held.over(0.0, 60.0)
+        sites.database.close()
+        env.rep_start(db.DB_REP_CLIENT)
+        env.rep_start(db.DB_REP_MASTER)  # one generation higher
+        assert env.rep_stat()["gen"] == 2
+        sites.database = db.DB(env)
+        sites.database.open("keys.db", dbtype=db.DB_BTREE, flags=db.DB_AUTO_COMMIT)
+        end = sites.commit(1)
+        wait_for("its log passes", lambda: (2, end) in replicant.told.acks)
+        assert replicant.told.released
+
+    def test_what_is_too_much_is_dropped_and_asked_for_again(self, tmp_path: Path) -> None:
+        with pair(tmp_path, bytes_max=3000) as sites:
+            replicant = sites.replicant
+            self.begin(sites)
+            sites.commit(50, size=500)
+            wait_for("nothing waits", lambda: replicant.applier.queued_bytes == 0)
+            assert 0 < replicant.held.kept < 30
+            assert replicant.held.dropped > 40
+            assert not replicant.told.acks
+            replicant.held.over(0.0, 2.0)
+            replicant.held.expire(2.0)
+            wait_for("it is told", lambda: replicant.told.released)
+            assert replicant.told.released == [(replicant.held.kept, replicant.held.dropped)]
+            # The library looks for a gap now and then, when something comes behind it.
+            wait_for("all is acknowledged", lambda: (1, sites.commit(1)) in replicant.told.acks)
+            assert held(sites) == len(sites.names)
 
 
 def test_a_membership_change_of_a_native_master_is_noticed_with_its_transaction(

@@ -30,6 +30,7 @@ class Told:
         self.permanent: list[tuple[int, int]] = []
         self.stalled: list[Link] = []
         self.syncs: list[tuple[int, int]] = []
+        self.votes: list[int] = []
         self.bridge = Bridge(
             queue_bytes_max=MARK,
             asked_bytes_max=MARK,
@@ -37,6 +38,7 @@ class Told:
             on_permanent=self.permanent.append,
             on_stalled=lambda link, _over_s: self.stalled.append(link),
             on_sync_message=lambda eid, kind, _record: self.syncs.append((eid, kind)),
+            on_vote=self.votes.append,
         )
 
     def send(
@@ -110,6 +112,11 @@ class TestRoutes:
             told.send(RepType.PAGE, bytes(4096), eid=2)
             told.send(RepType.LOG, b"log", eid=2)
         assert told.syncs == [(EVERYBODY, RepType.UPDATE), (2, RepType.PAGE)]
+
+    def test_a_vote_is_told_with_its_generation(self) -> None:
+        told = Told()
+        told.send(RepType.VOTE1, bytes.fromhex("00000007 00000003 00000002"))
+        assert told.votes == [7]
 
     async def test_no_frame_is_lost_while_routes_change(self) -> None:
         told = Told()

@@ -543,18 +543,18 @@ class TestMasterLost:
         script = replicant(A, B, strict=False)
         script.core.link_closed(script.now_s, 1, "reset")
         script.tick()
-        assert script.done(effects.Elect) == [effects.Elect(2, 1)]
+        assert script.done(effects.Elect) == [effects.Elect(1, 1, 2.0)]
 
     def test_the_first_vote_does_not_wait_for_the_lost_master(self) -> None:
         script = replicant(A, B, C)
         script.core.link_closed(script.now_s, 1, "reset")
         script.tick()
-        assert script.done(effects.Elect) == [effects.Elect(2, 2)]
+        assert script.done(effects.Elect) == [effects.Elect(2, 2, 2.0)]
         assert not [e for e in script.tick(9) if isinstance(e, effects.Elect)], "one at a time"
         script.core.election_over(script.now_s, "too few")
         script.do()
         script.tick(4.1)
-        assert script.done(effects.Elect) == [effects.Elect(3, 2)], "then everybody may vote"
+        assert script.done(effects.Elect) == [effects.Elect(3, 2, 2.0)], "then everybody may vote"
 
     def test_the_winner_takes_over(self) -> None:
         script = replicant(A, B, C)
@@ -620,7 +620,7 @@ class TestMasterLost:
         script.tick(FIRST_ELECTION_WAIT_S / 2)
         assert not script.done(effects.Elect)
         script.tick(FIRST_ELECTION_WAIT_S)
-        assert script.done(effects.Elect) == [effects.Elect(3, 2)]
+        assert script.done(effects.Elect) == [effects.Elect(3, 2, 2.0)]
 
     def test_the_same_master_is_back(self) -> None:
         script = replicant(A, B)

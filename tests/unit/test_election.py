@@ -17,7 +17,8 @@ from replication.election import Ballot, Elections, ballot
         (1, True, True, Ballot(1, 1)),
         (2, True, False, Ballot(2, 2)),
         (2, True, True, Ballot(2, 2)),
-        (2, False, True, Ballot(2, 1)),
+        (2, False, True, Ballot(1, 1)),
+        (2, False, False, Ballot(2, 1)),
         (3, True, False, Ballot(3, 2)),
         (3, True, True, Ballot(2, 2)),
         (4, True, False, Ballot(4, 3)),
@@ -41,11 +42,23 @@ def test_two_halves_never_both_win_and_a_quorum_is_never_missed(
     assert holders + nvotes > members, "somebody who votes holds each acknowledged write"
 
 
+def called(out: Outbox) -> list[effects.Elect]:
+    return [effect for effect in out.take() if isinstance(effect, effects.Elect)]
+
+
 class TestCalling:
     def elections(self, *, enabled: bool = True) -> tuple[Elections, Outbox]:
         out = Outbox()
         return (
-            Elections(enabled=enabled, two_site_strict=True, retry_s=4.0, wait_s=1.0, out=out),
+            Elections(
+                enabled=enabled,
+                two_site_strict=True,
+                timeout_s=2.0,
+                first_timeout_s=9.0,
+                retry_s=4.0,
+                wait_s=1.0,
+                out=out,
+            ),
             out,
         )
 
@@ -65,7 +78,7 @@ class TestCalling:
         elections, out = self.elections()
         elections.master_lost(5.0)
         assert elections.call(5.0, 3, 2) is None
-        assert [e for e in out.take() if isinstance(e, effects.Elect)] == [effects.Elect(2, 2)]
+        assert called(out) == [effects.Elect(2, 2, 9.0)]
         elections.call_at(5.0)
         assert not elections.is_due(6.0)
         elections.over(6.0, "too few", again=True)
@@ -81,7 +94,17 @@ class TestCalling:
         assert not elections.is_due(5.9)
         assert elections.is_due(6.0)
         elections.call(6.0, 3, 2)
-        assert [e for e in out.take() if isinstance(e, effects.Elect)] == [effects.Elect(2, 2)]
+        assert called(out) == [effects.Elect(2, 2, 9.0)]
+
+    def test_only_a_group_without_a_master_so_far_takes_its_full_time(self) -> None:
+        elections, out = self.elections()
+        elections.call(5.0, 3, 3)
+        assert called(out) == [effects.Elect(3, 2, 9.0)]
+        elections.over(6.0, "decided", again=False)
+        elections.master_found()
+        elections.master_lost(7.0)
+        elections.call(7.0, 3, 2)
+        assert called(out) == [effects.Elect(2, 2, 2.0)]
 
     def test_a_master_makes_it_needless(self) -> None:
         elections, _ = self.elections()

@@ -117,6 +117,19 @@ class TestElections:
             library.start_client(env)
             assert "too few sites" in library.elect(env, 3, 2)
 
+    def test_a_vote_is_remembered_until_a_master_is_found(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, 50_000)
+            library.start_client(env)
+            library.elect(env, 3, 2)
+            voted_in = env.rep_stat()["egen"] - 1
+        with environment(tmp_path) as env:
+            assert library.standing(env).vote == voted_in > 0
+            library.start_master(env, 0)
+            assert env.rep_stat()["gen"] > voted_in
+        with environment(tmp_path) as env:
+            assert library.standing(env).vote is None
+
     def test_a_site_without_a_role_cannot_vote(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
             assert library.elect(env, 1, 1).startswith("the election failed")

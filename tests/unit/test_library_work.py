@@ -13,12 +13,16 @@ from berkeleydb import db
 
 from replication import library, library_work
 from replication.bodies import SiteAddress
+from replication.bridge import Bridge
 from replication.coldstart import OwnStanding
 from replication.core import Core, Phase
 from replication.effects import ChangeMembership, Note
+from replication.held_log import HeldLog
+from replication.hold import State
 from replication.journal import Journal
 from replication.library_work import LibraryWork
 from replication.memory import Memory
+from replication.messages import RepType
 from replication.settings import GroupSettings
 from replication.wire import LSN, LSN_ZERO
 from tests.support.links import until
@@ -53,6 +57,7 @@ class Work:
         own = OwnStanding(A, 1, 0, LSN_ZERO, empty=True, has_membership=False, creator=True)
         self.core = Core(GroupSettings(A), own, None, Memory(), 7)
         self.journal = Journal(tmp_path / "journal", 10**6, 1, str(A), False)
+        self.held = HeldLog(2**20)
         self.thread = Thread(refusals)
         self.masters: list[tuple[int, LSN]] = []
         self.failures: list[Exception] = []
@@ -62,6 +67,7 @@ class Work:
             self.thread,
             self.core,
             self.journal,
+            self.held,
             lambda generation, lsn: self.masters.append((generation, lsn)),
             lambda _eid, error: self.failures.append(error),
         )
@@ -127,10 +133,11 @@ class TestRoles:
             with pytest.raises(ValueError, match="a bug"):
                 await made.work.start_master(0)
             assert made.core.phase is Phase.WAITING
+            made.core.phase = Phase.FOLLOWING
             made.core.elections.under_way = True
             made.thread.refusals.append(ValueError("a bug"))
             with pytest.raises(ValueError, match="a bug"):
-                await made.work.elect(1, 1)
+                await made.work.elect(1, 1, 0.0)
             assert not made.core.electing
             made.close()
 
@@ -145,6 +152,77 @@ class TestRoles:
             assert len(made.failures) == 1
             assert started == [False, True]
             made.close()
+
+
+class TestElection:
+    async def elect(self, made: Work, timeout_s: float = 0.05) -> None:
+        made.core.phase = Phase.FOLLOWING
+        made.core.elections.under_way = True
+        await made.work.elect(3, 2, timeout_s)
+
+    def bridge(self, held: HeldLog) -> Bridge:
+        return Bridge(
+            queue_bytes_max=2**20,
+            asked_bytes_max=2**20,
+            link_stall_s=1.0,
+            on_permanent=lambda _lsn: None,
+            on_stalled=lambda _link, _over_s: None,
+            on_sync_message=lambda _eid, _kind, _record: None,
+            on_vote=held.voted,
+        )
+
+    async def test_log_waits_from_before_the_vote_until_nobody_counts_it(
+        self, tmp_path: Path
+    ) -> None:
+        held = HeldLog(2**20)
+        states: list[tuple[int, State]] = []
+
+        def send(*message: Any) -> None:
+            states.append((message[1][19], held.state))
+            bridge.send(*message)
+
+        bridge = self.bridge(held)
+        with environment(tmp_path / "env", send=send) as env:
+            env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, 50_000)
+            library.start_client(env)
+            made = Work(env, tmp_path, [])
+            made.work._held = held
+            held.wake = held.drained  # an apply thread with nothing to do
+            await self.elect(made)
+            made.close()
+            votes = [state for kind, state in states if kind == RepType.VOTE1]
+            assert votes == [State.VOTING]
+            assert not made.core.electing
+            after = [held.state]
+            for generation in (env.rep_stat()["egen"] - 2, env.rep_stat()["egen"] - 1):
+                held.master(generation)
+                after.append(held.state)
+            # The first of the two is of an election before this vote.
+            assert after == [State.WAITING, State.WAITING, State.OPEN]
+
+    async def test_an_apply_thread_that_does_not_come_back_is_not_waited_for_long(
+        self, tmp_path: Path
+    ) -> None:
+        with environment(tmp_path / "env") as env:
+            env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, 50_000)
+            library.start_client(env)
+            made = Work(env, tmp_path, [])
+            await self.elect(made)
+            made.close()
+            assert made.thread.calls == 1
+
+    async def test_a_site_that_was_promoted_meanwhile_casts_no_vote(self, tmp_path: Path) -> None:
+        with environment(tmp_path / "env") as env:
+            made = Work(env, tmp_path, [])
+            electing = asyncio.create_task(self.elect(made, 20.0))
+            await until("it waits for the log", lambda: made.held.draining)
+            made.core.phase = Phase.TAKING_OVER
+            made.held.drained()
+            await electing
+            made.close()
+            assert made.thread.calls == 0
+            assert made.held.state is State.OPEN
+            assert not made.core.electing
 
 
 async def test_a_master_is_believed_if_the_library_believes_it(tmp_path: Path) -> None:

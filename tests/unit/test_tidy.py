@@ -29,6 +29,7 @@ SANS_IO = (
     "replication/acks.py",
     "replication/membership.py",
     "replication/election.py",
+    "replication/hold.py",
     "ttserver/resp.py",
 )
 NOT_SANS_IO = {"asyncio", "berkeleydb", "random", "select", "socket", "threading", "time", "uvloop"}
