@@ -2,7 +2,7 @@
 
     CONNECT_REJECT             version u32, generation u32
     GM_FORWARD                 host, port u16, generation u32
-    JOIN_REQUEST, REMOVE_REQUEST, SITE_QUERY    site record
+    JOIN_REQUEST, REMOVE_REQUEST, SITE_QUERY, INVITE    site record
     JOIN_SUCCESS, SHARING      version u32, generation u32, site records to the end
     PARM_REFRESH               ack policy u32, flags u32
     SITE_STANDING              see `Standing`

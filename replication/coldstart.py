@@ -3,6 +3,8 @@
 A site asks every other site it knows what that one holds, then decides:
 
     somebody is master                                    -> FOLLOW it
+    no member, and somebody follows a master              -> FOLLOW, and join through that one
+    removed from the group                                -> WAIT
     priority 0                                            -> FOLLOW when a member, else WAIT
     environment empty, but others hold data, or this
     site remembers a group that had data                  -> WAIT (never take a copy with it)
@@ -48,6 +50,7 @@ class OwnStanding:
         remembers_group: it once was in a group (a file beside the environment says so).
         group_id: that group's, 0 if unknown.
         stable_lsn: the highest LSN it knows to have been answered OK.
+        removed: it was removed from the group: only a living group can take it in again.
     """
 
     address: SiteAddress
@@ -60,6 +63,7 @@ class OwnStanding:
     remembers_group: bool = False
     group_id: int = 0
     stable_lsn: LSN = LSN_ZERO
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,16 @@ def decide(
     natives = [a.address for a in answers if a.native]
     if natives:
         return Decision(Start.FOLLOW, f"{natives[0]} is a native site of the group")
+    through = None if own.has_membership else _member_with_master(own, standings)
+    if through is not None:
+        return through
+    if own.removed:
+        return Decision(
+            Start.WAIT,
+            f"this site was removed from the group and asks to be taken in again, but no master"
+            f" answers ({_silent(answers)})",
+            "start the master, or check the network with `ttserver check`.",
+        )
     if own.priority == 0:
         return _without_priority(own, answers)
     return (
@@ -154,15 +168,33 @@ def decide(
     )
 
 
+def _member_with_master(
+    own: OwnStanding, standings: Mapping[SiteAddress, Standing]
+) -> Decision | None:
+    """A member that follows a master this site does not know: it passes on the wish to join."""
+    for address, standing in standings.items():
+        if standing.master in (None, own.address):
+            continue
+        if own.group_id and standing.group_id and own.group_id != standing.group_id:
+            continue  # the master's own answer will say so, and what to do about it
+        why = f"{address} follows {standing.master}, which is master"
+        return Decision(Start.FOLLOW, why, master=address)
+    return None
+
+
 def _without_priority(own: OwnStanding, answers: Sequence[Answer]) -> Decision:
     if own.has_membership:
         return Decision(Start.FOLLOW, "priority 0: follows whoever becomes master")
-    silent = "; ".join(f"{a.address}: {a.reason or 'is not master either'}" for a in answers)
     return Decision(
         Start.WAIT,
-        f"no master answers ({silent or 'no other site is configured'})",
+        f"no master answers ({_silent(answers)})",
         "start the master, or check the repmgr_site lines in DB_CONFIG with `ttserver check`.",
     )
+
+
+def _silent(answers: Sequence[Answer]) -> str:
+    silent = "; ".join(f"{a.address}: {a.reason or 'is not master either'}" for a in answers)
+    return silent or "no other site is configured"
 
 
 def _emptied(own: OwnStanding, standings: Mapping[SiteAddress, Standing]) -> Decision | None:

@@ -9,17 +9,18 @@ comes in as `now_s`, everything else as plain values.
             -> FOLLOWING <-> (election) -> TAKING_OVER -> MASTER
             -> TAKING_OVER -> MASTER
 
-The parts: `connections` (links and dials), `group` (the site list), `heartbeats`, `elections`,
-`remembered` (what outlives the environment); here is what ties them together.
+The parts: `connections` (links and dials), `group` (the site list), `belonging` (whether this site
+is in it), `heartbeats`, `elections`, `remembered` (what outlives the environment); here is what
+ties them together.
 
 Source: Programmer's Reference, "Replication Manager" and "Building the communications
 infrastructure"; who becomes master at a cold start is `replication.coldstart`.
 """
 
 from dataclasses import replace
-from enum import Enum
 
 from replication import bodies, coldstart, effects
+from replication.belonging import Belonging
 from replication.bodies import SiteAddress, Standing
 from replication.coldstart import OwnStanding, Start
 from replication.connections import Connections
@@ -30,6 +31,7 @@ from replication.heartbeats import Heartbeats
 from replication.membership import Membership
 from replication.memory import Memory
 from replication.messages import OwnCode, StandingFlag
+from replication.phase import Phase
 from replication.probes import Probes
 from replication.remembered import Remembered
 from replication.settings import GroupSettings
@@ -39,17 +41,6 @@ from replication.wire import LSN
 SEEK_S = 1.0  # a client that hears of no master asks this often; the library's message is small
 REPROBE_S = 1.0  # a waiting site asks again this often: people are looking at it
 FIRST_ELECTION_WAIT_S = 1.0  # cold start: let the others come up before the first vote
-
-
-class Phase(Enum):
-    """What the manager is doing."""
-
-    PROBING = "asking the other sites what they hold"
-    WAITING = "waiting"
-    JOINING = "asking to be taken into the group"
-    FOLLOWING = "following"
-    TAKING_OVER = "becoming master"
-    MASTER = "master"
 
 
 class Core:
@@ -108,7 +99,8 @@ class Core:
         self._new_group_id = new_group_id
         self._probes = Probes(settings.probe_timeout_s, self._out)
         self._next_probe_s: float | None = None
-        self._forward_generation = 0
+        self.belonging = Belonging(self, self._out, self._remembered, self._probes)
+        self.inviters: set[SiteAddress] = set()
         self._applied = own.last_lsn
         self._duplicate = False
 
@@ -158,17 +150,22 @@ class Core:
 
     def start(self, now_s: float) -> None:
         """Begin: ask every other site what it holds, then decide."""
-        self._probe(now_s)
+        if self.own.removed:
+            self.belonging.removed()
+        else:
+            self.probe(now_s)
 
-    def _probe(self, now_s: float) -> None:
+    def probe(self, now_s: float) -> None:
+        """Ask every other site what it holds, then decide."""
         self.phase = Phase.PROBING
         self._next_probe_s = None
-        self._probes.begin(self._others())
+        self._probes.begin(self.others())
         if self._probes.complete:
             self._decide(now_s)
 
-    def _others(self) -> set[SiteAddress]:
-        known = {r.address for r in self.settings.remotes} | set(self.members())
+    def others(self) -> set[SiteAddress]:
+        """Every other site that may be one of the group."""
+        known = {r.address for r in self.settings.remotes} | set(self.members()) | self.inviters
         known |= set(self.memory.priorities) if self.membership is None else set()
         return known - {self.settings.local}
 
@@ -183,14 +180,14 @@ class Core:
 
     def _decide(self, now_s: float) -> None:
         decision = coldstart.decide(
-            self._own_now(),
+            self.own_now(),
             self._probes.answers,
             self.memory.priorities,
             self.members(),
             any(r.creator or r.helper for r in self.settings.remotes),
         )
         if decision.start is Start.WAIT:
-            self._wait(now_s, decision.why, decision.hint)
+            self.wait(now_s, decision.why, decision.hint)
             return
         self._out.note("start_decided", decision=decision.start.value, why=decision.why)
         self.why = self.hint = None
@@ -198,13 +195,14 @@ class Core:
             above = max(decision.generation_above, self.memory.generation)
             self._take_over(above)
         elif self.own.has_membership and self.group.is_present(self.settings.local):
-            self._follow(now_s)
+            self.follow(now_s)
         else:
-            self._join(decision.master)
+            self.belonging.join(decision.master)
         if decision.start is Start.ELECT:
             self.elections.call_at(now_s + FIRST_ELECTION_WAIT_S)
 
-    def _wait(self, now_s: float, why: str, hint: str | None) -> None:
+    def wait(self, now_s: float, why: str, hint: str | None) -> None:
+        """Take no role, say why, and ask around again after a while."""
         if why != self.why:
             self._out.note("waiting", why=why, hint=hint)
         self.phase = Phase.WAITING
@@ -224,52 +222,14 @@ class Core:
         self._out.note("promoted", generation_above=above)
         self._take_over(above)
 
-    # -- joining -------------------------------------------------------------------------------
-
-    def _join(self, master: SiteAddress | None) -> None:
-        self.phase = Phase.JOINING
-        self._forward_generation = 0
-        if master is None:
-            master = self._probes.native() or min(self._others())  # which forwards the request
-        self._out.note("join_requested", to=master)
-        self._out.do(effects.Join(master))
-
-    def joined(self, now_s: float, membership: Membership) -> None:
-        """The group took this site in; its database will come with the data."""
-        if self.phase is not Phase.JOINING:
-            return  # promoted meanwhile
-        self.group.adopt(membership)
-        self.own = replace(self.own, has_membership=True)
-        self._out.note("joined_group", members=self.group.names(), version=membership.version)
-        self._follow(now_s)
-
-    def join_forwarded(self, now_s: float, to: SiteAddress, generation: int) -> None:
-        """The site asked is not master and names another; followed while the generation grows."""
-        if self.phase is not Phase.JOINING:
-            return
-        if generation > self._forward_generation and to != self.settings.local:
-            self._forward_generation = generation
-            self._out.do(effects.Join(to))
-        else:
-            self.join_failed(now_s, f"the sites forward each other's request (last to {to})")
-
-    def join_failed(self, now_s: float, reason: str) -> None:
-        """The request was refused or nobody answered; ask around again later."""
-        if self.phase is not Phase.JOINING:
-            return
-        self._wait(
-            now_s,
-            f"this site was not taken into the group: {reason}",
-            "see $DB_Msg.txt on the master; it must be running and reach this site's address.",
-        )
-
     # -- following -----------------------------------------------------------------------------
 
-    def _follow(self, now_s: float) -> None:
+    def follow(self, now_s: float) -> None:
+        """Become a client and look for the master."""
         self.phase = Phase.FOLLOWING
         self._out.do(effects.StartClient())
         self._out.do(effects.RoleChanged())
-        self.connections.dial_soon(now_s, self._others())
+        self.connections.dial_soon(now_s, self.others())
         self._dial_due(now_s)
 
     def client_ready(self) -> None:
@@ -290,8 +250,8 @@ class Core:
 
     def new_master(self, now_s: float, eid: int, generation: int) -> None:
         """The library says who is master."""
-        if self.phase in (Phase.MASTER, Phase.TAKING_OVER):
-            return  # said before the library made this site master
+        if self.phase in (Phase.MASTER, Phase.TAKING_OVER, Phase.REMOVED):
+            return  # said before the library made this site master, or before it was removed
         self.generation = max(self.generation, generation)
         self._remembered.generation(self.generation)
         state = self.sites.by_eid(eid)
@@ -336,7 +296,7 @@ class Core:
 
     def join_failure(self, now_s: float) -> None:
         """The library cannot sync with this master and automatic initialisation is off."""
-        self._wait(
+        self.wait(
             now_s,
             f"the log here does not fit the master's ({self.master}) and internal initialisation"
             " is off",
@@ -393,11 +353,11 @@ class Core:
             return
         self._heard_standing(link.site, standing)
         if standing.flags & StandingFlag.MASTER and not self.is_master:
-            refusal = coldstart.refusal(self._own_now(), link.site.address, standing)
+            refusal = coldstart.refusal(self.own_now(), link.site.address, standing)
             if refusal is not None:
                 self._out.note("master_refused", site=link.site.address, why=refusal.why)
                 self._out.do(effects.CloseLink(number, refusal.why))
-                self._wait(now_s, refusal.why, refusal.hint)
+                self.wait(now_s, refusal.why, refusal.hint)
                 return
             if standing.group_id:
                 self._remembered.group(standing.group_id)
@@ -410,7 +370,8 @@ class Core:
         self._remembered.priority(state.address, standing.priority)
         self._remembered.generation(standing.generation)
 
-    def _own_now(self) -> OwnStanding:
+    def own_now(self) -> OwnStanding:
+        """What this site holds by now."""
         return replace(
             self.own,
             last_lsn=self._applied,
@@ -445,18 +406,6 @@ class Core:
     def dial_failed(self, now_s: float, address: SiteAddress, reason: str) -> None:
         """A site could not be reached."""
         self.connections.dial_failed(now_s, address, reason)
-
-    def rejected(self, now_s: float, address: SiteAddress, version: int, generation: int) -> None:
-        """A site does not take this one for a member."""
-        self.connections.rejected(now_s, address, version, generation)
-        mine = self.membership
-        newer = mine is None or mine.is_older_than(generation, version)
-        if newer and (version or generation) and not self.is_master:
-            # Removed, or the group's list was made anew: ask around (the answers tell whether
-            # following that group would lose this site's copy), then join again.
-            self.own = replace(self._own_now(), has_membership=False)
-            self.group.forget()
-            self._probe(now_s)
 
     # -- elections -----------------------------------------------------------------------------
 
@@ -498,7 +447,8 @@ class Core:
             return
         self._out.note("duplicate_master")
         self.master = None
-        self._follow(now_s)
+        self.group.stepped_down()
+        self.follow(now_s)
         self.elections.call_at(now_s)
 
     # -- being master --------------------------------------------------------------------------
@@ -521,6 +471,8 @@ class Core:
         self.phase = Phase.MASTER
         self.master = self.settings.local
         self.syncing, self.complete, self.startup_done = False, True, True
+        self.own = replace(self.own, removed=False)
+        self._remembered.removed(False)
         self._remembered.generation(generation)
         self._remembered.complete(True)
         self._remembered.group(self.memory.group_id or self._new_group_id)
@@ -537,35 +489,50 @@ class Core:
     def takeover_failed(self, now_s: float, reason: str) -> None:
         """The library refused to make this site master."""
         self._duplicate = False
-        self._wait(now_s, f"this site could not become master: {reason}", None)
+        self.wait(now_s, f"this site could not become master: {reason}", None)
 
     def membership_loaded(self, now_s: float, membership: Membership | None) -> None:
         """The membership database was read (again); None when there is none."""
         if self.is_master:
             self.group.take_over(membership, self.generation)
         elif membership is not None and self.group.is_newer(membership):
+            if self.own.has_membership and membership.find(self.settings.local) is None:
+                self.belonging.left_out(now_s, membership.version)
+                return
             self.group.adopt(membership)
             present = self.group.is_present(self.settings.local)
             self.own = replace(self.own, has_membership=present)
-            self._remembered.only(self._others())
+            self._remembered.only(self.others())
         self._dial_due(now_s)
 
     def join_asked(self, request: int, address: SiteAddress) -> None:
         """A site asks to be taken in; only a master can do that, another site names it."""
-        if self.is_master and self.membership is not None:
+        if self._is_theirs(request):
             self.group.join_asked(request, address)
-        elif self.master is None or self.master_link is None:
-            self._out.do(effects.Answer(request, OwnCode.GM_FAILURE))
+
+    def remove_asked(self, request: int, address: SiteAddress, *, forced: bool = False) -> None:
+        """Somebody asks to take a site out; as with `join_asked`."""
+        if self._is_theirs(request):
+            self.group.remove_asked(request, address, forced=forced)
+
+    def _is_theirs(self, request: int) -> bool:
+        """Whether a change of the group is this site's to make; else say whose it is."""
+        if self.is_master and self.membership is not None:
+            return True
+        if self.master is None or self.master_link is None:
+            self._out.do(effects.Answer(request, OwnCode.GM_FAILURE, reason="no master is known"))
         else:
             body = bodies.encode_forward(self.master, self.generation)
             self._out.do(effects.Answer(request, OwnCode.GM_FORWARD, body))
+        return False
 
     def membership_changed(self, membership: Membership, request: int | None) -> None:
         """The change is committed."""
         self.group.changed(membership, request)
+        self._remembered.only(self.others())
 
     def membership_failed(self, request: int | None, reason: str) -> None:
-        """The change was not committed."""
+        """The change was not committed, or was taken back."""
         self.group.change_failed(request, reason)
 
     def membership_shared(self, membership: Membership) -> None:
@@ -574,6 +541,7 @@ class Core:
             not self.is_master
             and self.group.is_newer(membership)
             and membership.find(self.settings.local) is not None
+            and self.phase is not Phase.REMOVED
         ):
             self.group.adopt(membership)
 
@@ -612,7 +580,7 @@ class Core:
         if self._next_probe_s is not None and now_s >= self._next_probe_s:
             self._next_probe_s = None
             if self.phase is Phase.WAITING:
-                self._probe(now_s)
+                self.probe(now_s)
         self._dial_due(now_s)
         self._elect_due(now_s)
         self._seek_due(now_s)

@@ -43,6 +43,13 @@ class CloseLink:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectLink:
+    """Tell the site there that it is no member, then close the link; `link_closed` follows."""
+
+    link: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseLink:
     """Messages of this link may go to the library from now on (they were held until then)."""
 
@@ -112,19 +119,31 @@ class LoadMembership:
 
 @dataclass(frozen=True, slots=True)
 class ChangeMembership:
-    """Commit these site lists one after the other; answer with `membership_changed`."""
+    """Commit these site lists one after the other; answer with `membership_changed`.
+
+    Args:
+        steps: each the next version of the one before.
+        request: who asked for it.
+        forced: do not wait until enough other sites have the first step.
+    """
 
     steps: tuple[Membership, ...]
     request: int | None = None
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer a one-shot request."""
+    """Answer a request of another site, or of the operator here.
+
+    Args:
+        reason: why it failed; only the operator gets it, the wire has no room for it.
+    """
 
     request: int
     code: int
     body: bytes = b""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +171,7 @@ Effect: TypeAlias = (
     | Join
     | Dial
     | CloseLink
+    | RejectLink
     | ReleaseLink
     | SendOwn
     | SendStanding

@@ -13,13 +13,11 @@ from typing import Protocol, TypeVar
 
 from berkeleydb import db
 
-from replication import gmdb, library
-from replication.core import Core, Phase
-from replication.errors import ReplicationError
+from replication import library
+from replication.core import Core
 from replication.held_log import HeldLog
-from replication.journal import Journal
 from replication.library import LogStanding
-from replication.membership import Membership
+from replication.phase import Phase
 from replication.wire import LSN
 
 T = TypeVar("T")
@@ -42,7 +40,6 @@ class LibraryWork:
         calls: the thread for everything but elections.
         votes: the thread for elections.
         core: whom to tell.
-        journal: `$DB_Msg.txt`.
         held: the log that waits while a vote is out.
         on_master: told (generation, last LSN) before the core when the library made this site
             master.
@@ -55,7 +52,6 @@ class LibraryWork:
         calls: Calls,
         votes: Calls,
         core: Core,
-        journal: Journal,
         held: HeldLog,
         on_master: Callable[[int, LSN], None],
         on_broken: Callable[[int, Exception], None],
@@ -64,7 +60,6 @@ class LibraryWork:
         self._calls = calls
         self._votes = votes
         self._core = core
-        self._journal = journal
         self._held = held
         self._on_master = on_master
         self._on_broken = on_broken
@@ -175,25 +170,3 @@ class LibraryWork:
         stat = await self.call(env.rep_stat)
         if stat["status"] == library.STATUS_CLIENT and stat["master"] == eid:
             self._core.master_again(self._loop.time(), eid, int(stat["gen"]))
-
-    async def load_membership(self) -> None:
-        """Read the membership database."""
-        env, generation = self._env, self._core.generation
-        try:
-            members = await self.call(lambda: gmdb.read(env, generation))
-        except (ReplicationError, db.DBError) as error:
-            self._journal.write("membership_change_failed", reason=str(error))
-            return
-        self._core.membership_loaded(self._loop.time(), members)
-
-    async def change_membership(self, steps: tuple[Membership, ...], request: int | None) -> None:
-        """Commit site lists one after the other."""
-        env, generation = self._env, self._core.generation
-        try:
-            members = await self.call(lambda: gmdb.write(env, steps, generation))
-        except Exception as error:
-            self._core.membership_failed(request, str(error))
-            if not isinstance(error, (ReplicationError, db.DBError)):
-                raise
-        else:
-            self._core.membership_changed(members, request)

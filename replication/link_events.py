@@ -131,8 +131,16 @@ class LinkEvents:
             case OwnCode.SITE_QUERY:
                 link.peer.answer(OwnCode.SITE_STANDING, bodies.encode_standing(self._standing()))
             case OwnCode.JOIN_REQUEST:
-                number = self._performer.request(link)
+                number = self._performer.requests.of_link(link)
                 self._core.join_asked(number, request.site.address)
+                self._performer.run()
+            case OwnCode.REMOVE_REQUEST:
+                number = self._performer.requests.of_link(link)
+                self._core.remove_asked(number, request.site.address)
+                self._performer.run()
+            case OwnCode.INVITE:
+                self._core.belonging.invited(self._loop.time(), request.site.address)
+                link.peer.answer(OwnCode.SITE_STANDING, bodies.encode_standing(self._standing()))
                 self._performer.run()
             case _:
                 link.peer.answer(OwnCode.GM_FAILURE)
@@ -185,7 +193,7 @@ class LinkEvents:
             case Rejected(version, generation):
                 state = self._core.sites.links.get(link.number)
                 if state is not None:
-                    self._core.rejected(now_s, state.site.address, version, generation)
+                    self._core.belonging.rejected(now_s, state.site.address, version, generation)
             case _:
                 log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
         self._performer.run()

@@ -95,6 +95,7 @@ ANSWERS: Final[dict[OwnCode, frozenset[OwnCode]]] = {
         {OwnCode.REMOVE_SUCCESS, OwnCode.GM_FORWARD, OwnCode.GM_FAILURE}
     ),
     OwnCode.SITE_QUERY: frozenset({OwnCode.SITE_STANDING}),
+    OwnCode.INVITE: frozenset({OwnCode.SITE_STANDING}),
 }
 """The one-shot requests and what may answer each."""
 

@@ -27,7 +27,7 @@ from replication.acks import AckTable, SiteAck
 from replication.apply import Applier
 from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
-from replication.core import Core, Phase
+from replication.core import Core
 from replication.errors import ReplicationError
 from replication.held_log import HeldLog
 from replication.hub import Hub, later
@@ -35,14 +35,17 @@ from replication.journal import Journal
 from replication.library_work import Calls, LibraryWork
 from replication.link import Link
 from replication.link_events import LinkEvents
+from replication.membership_work import MembershipWork
 from replication.messages import AckPolicy, OwnCode
 from replication.outreach import Outreach
 from replication.peer import LocalSite
 from replication.pending import Pending, Waiting
 from replication.performer import Means, Performer
+from replication.phase import Phase
 from replication.progress import SyncProgress
 from replication.roster import Roster
 from replication.settings import GroupSettings
+from replication.site_changes import SiteChanges
 from replication.sync_journal import SyncJournal
 from replication.tasks import Tasks
 from replication.upcalls import SELF_EID, Upcalls
@@ -127,6 +130,7 @@ class Manager:
         self.hooks = hooks
         self.core: Core
         self.applier: Applier
+        self.site_changes: SiteChanges
         self.table = AckTable(0)
         self.roster = Roster(self.table)
         self.pending = Pending(
@@ -261,10 +265,12 @@ class Manager:
             self._calls,
             library_.worker("election"),
             self.core,
-            self.journal,
             self.held,
             self._became_master,
             upcalls.broken,
+        )
+        membership = MembershipWork(
+            env, self._calls, self.core, self.journal, self.roster, self.bridge
         )
         outreach = Outreach(loop, self._hub, self.core)
         means = Means(
@@ -273,13 +279,15 @@ class Manager:
             self.journal,
             outreach,
             work,
+            membership,
             self._tasks,
             self.standing,
             self._keep,
         )
         self._performer = Performer(self.core, means, self._changed)
+        self.site_changes = SiteChanges(self.core, self._hub, self._performer)
         self._link_events.attach(self._hub, self._performer)
-        upcalls.attach(self._hub, self.applier, work, self._performer)
+        upcalls.attach(self._hub, self.applier, work, membership, self._performer)
         self._upcalls = upcalls
 
     async def stop(self) -> None:

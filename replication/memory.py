@@ -26,6 +26,7 @@ class Memory:
         complete: the environment held a complete copy when this was written.
         priorities: last priority heard of each other site.
         generation: highest generation seen.
+        removed: this site was removed from the group and has not been asked to join again.
     """
 
     group_id: int = 0
@@ -33,6 +34,7 @@ class Memory:
     complete: bool = False
     priorities: dict[SiteAddress, int] = field(default_factory=dict)
     generation: int = 0
+    removed: bool = False
 
     def with_priority(self, address: SiteAddress, priority: int) -> "Memory":
         """Remember a site's priority."""
@@ -52,6 +54,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     complete: bool = False
     priorities: dict[str, _U32] = {}
     generation: _U32 = 0
+    removed: bool = False
 
 
 def load(path: Path) -> Memory:
@@ -83,7 +86,14 @@ def load(path: Path) -> Memory:
             code="memory_damaged",
             hint=f"remove {path}; the site learns its contents again from the others.",
         ) from error
-    return Memory(group_id, LSN(*shape.stable_lsn), shape.complete, priorities, shape.generation)
+    return Memory(
+        group_id,
+        LSN(*shape.stable_lsn),
+        shape.complete,
+        priorities,
+        shape.generation,
+        shape.removed,
+    )
 
 
 def save(path: Path, memory: Memory) -> None:
@@ -94,6 +104,7 @@ def save(path: Path, memory: Memory) -> None:
         memory.complete,
         {f"{a.host}:{a.port}": p for a, p in sorted(memory.priorities.items())},
         memory.generation,
+        memory.removed,
     )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(".new")

@@ -67,6 +67,7 @@ class OwnCode(IntEnum):
     SITE_QUERY = 0x100  # one-shot request or ready: what do you hold?
     SITE_STANDING = 0x101  # its answer
     STABLE_LSN = 0x102  # ready, master to replicants: highest LSN that was answered OK
+    INVITE = 0x120  # one-shot request: ask to be taken in; its answer is SITE_STANDING
 
 
 TTSERVER_CODES_FROM: Final = 0x100

@@ -49,10 +49,10 @@ class Outreach:
             event = await self._hub.ask(address, OwnCode.JOIN_REQUEST, JOIN_TIMEOUT_S)
             match event:
                 case Joined(sites):
-                    self._core.joined(self._loop.time(), Membership.from_list(sites))
+                    self._core.belonging.joined(self._loop.time(), Membership.from_list(sites))
                     failure = None
                 case Forwarded(to, generation):
-                    self._core.join_forwarded(self._loop.time(), to, generation)
+                    self._core.belonging.forwarded(self._loop.time(), to, generation)
                     failure = None
                 case _:
                     failure = f"{address} is not master and knows none"
@@ -60,7 +60,7 @@ class Outreach:
             failure = str(error)
         finally:
             if failure is not None:
-                self._core.join_failed(self._loop.time(), failure)
+                self._core.belonging.failed(self._loop.time(), failure)
 
     async def dial(self, address: SiteAddress) -> None:
         """Open a link. *Cancellation:* closes it."""

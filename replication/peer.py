@@ -129,7 +129,7 @@ class Peer:
         local: this site.
         expected: a dialler's idea of who answers; another site there is an error, because its acks
             would be counted as those of the expected one.
-        request: makes a dialler's link a one-shot one: JOIN_REQUEST, REMOVE_REQUEST, SITE_QUERY.
+        request: makes a dialler's link a one-shot one; see `link_states.ANSWERS`.
         subject: the site the request is about; this site unless given.
         limits: lengths accepted on a ready link.
 

@@ -68,7 +68,7 @@ class SiteIdentified:
 
 @dataclass(frozen=True, slots=True)
 class RequestReceived:
-    """A one-shot request came: JOIN_REQUEST, REMOVE_REQUEST or SITE_QUERY.  answer() it."""
+    """A one-shot request came (`link_states.ANSWERS` has them all).  answer() it."""
 
     code: OwnCode
     site: SiteRecord

@@ -13,10 +13,11 @@ from replication.core import Core
 from replication.hub import Hub
 from replication.journal import Journal
 from replication.library_work import LibraryWork
-from replication.link import Link
+from replication.membership_work import MembershipWork
 from replication.memory import Memory
 from replication.messages import OwnCode
 from replication.outreach import Outreach
+from replication.requests import Requests
 from replication.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Means:
     journal: Journal
     outreach: Outreach
     library: LibraryWork
+    membership: MembershipWork
     tasks: Tasks
     standing: Callable[[], Standing]
     save_memory: Callable[[Memory], None]
@@ -49,7 +51,7 @@ class Performer:
         self._core = core
         self._means = means
         self._on_changed = on_changed
-        self._requests: dict[int, Link] = {}
+        self.requests = Requests()
         self._running = False
 
     def run(self) -> None:
@@ -66,11 +68,6 @@ class Performer:
                     self._on_changed()
         finally:
             self._running = False
-
-    def request(self, link: Link) -> int:
-        """Keep a one-shot link until its Answer; returns the request's number."""
-        self._requests[link.number] = link
-        return link.number
 
     def _try(self, effect: effects.Effect) -> bool:
         try:
@@ -96,6 +93,7 @@ class Performer:
                 self._reach_out(effect)
             case (
                 effects.CloseLink()
+                | effects.RejectLink()
                 | effects.SendOwn()
                 | effects.SendStanding()
                 | effects.SendHeartbeat()
@@ -119,6 +117,7 @@ class Performer:
     def _do_on_link(
         self,
         effect: effects.CloseLink
+        | effects.RejectLink
         | effects.SendOwn
         | effects.SendStanding
         | effects.SendHeartbeat
@@ -128,6 +127,10 @@ class Performer:
             case effects.CloseLink(number, reason):
                 if (link := self._means.hub.link(number)) is not None:
                     link.close(reason)
+            case effects.RejectLink(number):
+                if (link := self._means.hub.link(number)) is not None and link.peer.ready:
+                    link.peer.reject(*self._core.group.rejection)
+                    link.send_machine_output()
             case effects.SendOwn(number, code, body):
                 self._write(number, wire.encode_own(code, body))
             case effects.SendStanding(number):
@@ -140,11 +143,8 @@ class Performer:
                     bridge.broadcast(frame)
                 else:
                     self._write(number, frame)
-            case effects.Answer(request, code, body):
-                asker = self._requests.pop(request, None)
-                if asker is not None and not asker.is_closed:
-                    asker.peer.answer(OwnCode(code), body)
-                    asker.send_machine_output()
+            case effects.Answer(request, code, body, reason):
+                self.requests.answer(request, OwnCode(code), body, reason)
 
     def _do_in_library(
         self,
@@ -166,9 +166,9 @@ class Performer:
             case effects.Elect(nsites, nvotes, timeout_s):
                 spawn(library.elect(nsites, nvotes, timeout_s))
             case effects.LoadMembership():
-                spawn(library.load_membership())
-            case effects.ChangeMembership(steps, request):
-                spawn(library.change_membership(steps, request))
+                spawn(self._means.membership.load())
+            case effects.ChangeMembership(steps, request, forced):
+                spawn(self._means.membership.change(steps, request, forced=forced))
 
     def _write(self, number: int, frame: bytes) -> None:
         if (link := self._means.hub.link(number)) is not None:

@@ -37,6 +37,10 @@ class Remembered:
             stable_lsn = LSN_ZERO if had else self.memory.stable_lsn
             self._keep(replace(self.memory, group_id=group_id, stable_lsn=stable_lsn))
 
+    def removed(self, removed: bool) -> None:
+        """This site was removed from the group, or belongs to it again."""
+        self._keep(replace(self.memory, removed=removed))
+
     def priority(self, address: SiteAddress, priority: int) -> None:
         """A site told its priority."""
         self._keep(self.memory.with_priority(address, priority))

@@ -29,6 +29,7 @@ def at_start(
         remembers_group=bool(memory.group_id),
         group_id=memory.group_id,
         stable_lsn=memory.stable_lsn,
+        removed=memory.removed,
     )
 
 

@@ -21,6 +21,7 @@ from replication.errors import ReplicationError
 from replication.hub import Hub, later
 from replication.journal import Journal
 from replication.library_work import LibraryWork
+from replication.membership_work import MembershipWork
 from replication.messages import RepType
 from replication.performer import Performer
 from replication.sync_journal import SyncJournal
@@ -64,15 +65,22 @@ class Upcalls:
         self._hub: Hub
         self._applier: Applier
         self._library: LibraryWork
+        self._membership: MembershipWork
         self._performer: Performer
 
     def attach(
-        self, hub: Hub, applier: Applier, library_: LibraryWork, performer: Performer
+        self,
+        hub: Hub,
+        applier: Applier,
+        library_: LibraryWork,
+        membership: MembershipWork,
+        performer: Performer,
     ) -> None:
         """Give it the parts that are made after it."""
         self._hub = hub
         self._applier = applier
         self._library = library_
+        self._membership = membership
         self._performer = performer
 
     # -- on the apply thread -------------------------------------------------------------------
@@ -165,7 +173,7 @@ class Upcalls:
             self._acks.send(now.generation, now.reached)
 
     def _reload_membership(self) -> None:
-        self._tasks.spawn(self._library.load_membership())
+        self._tasks.spawn(self._membership.load())
 
     def _on_room(self) -> None:
         for link in self._hub.links():

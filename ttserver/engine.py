@@ -27,6 +27,7 @@ from replication.errors import ReplicationError
 from replication.journal import Journal
 from replication.manager import Manager
 from replication.messages import AckPolicy
+from replication.phase import Phase
 from replication.wire import LSN
 from storage.commit import Committer, Watch
 from storage.environment import Environment
@@ -394,6 +395,8 @@ class Engine:
             return f"this site is a read-only replicant; the master is {master}"
         since = self.stale_s()
         age = f"; its data is {since:.0f} s old" if since is not None and self.serving else ""
+        if self.manager is not None and self.manager.core.phase is Phase.REMOVED:
+            return f"this site was removed from the group and is read-only{age}"
         return f"this site is read-only and has no master now{age}"
 
     def stale_s(self) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from replication.bodies import SiteAddress
 from replication.sites import SiteState
 from replication.wire import LSN
 from ttserver import __version__
@@ -43,6 +44,7 @@ def build_status(engine: Engine) -> Status:
     manager = engine.manager
     lag_bytes, lag_s = (0, 0.0) if manager is None else manager.lag()
     why, hint = _why(engine)
+    group = manager.core.membership if manager is not None else None
     return Status(
         state=engine.state,
         serving=engine.serving,
@@ -60,6 +62,8 @@ def build_status(engine: Engine) -> Status:
         ack_policy=manager.settings.ack_policy.name if manager else "NONE",
         sites=_sites(manager, engine.environment.log_file_bytes) if manager else [],
         counters=_counters(engine),
+        members=group.nsites if group is not None else 0,
+        membership_version=group.version if group is not None else 0,
         why=why,
         hint=hint,
         notice=engine.notice,
@@ -141,9 +145,16 @@ def _sites(manager: Manager, log_file_bytes: int) -> list[SiteStatus]:
                 native=state.native,
                 tls=False,
                 error=state.last_error or None,
+                member=_member(manager, address),
             )
         )
     return result
+
+
+def _member(manager: Manager, address: SiteAddress) -> str:
+    membership = manager.core.membership
+    member = membership.find(address) if membership is not None else None
+    return member.status.name.lower() if member is not None else "no"
 
 
 def _link_status(manager: Manager, state: SiteState) -> str:

@@ -16,6 +16,7 @@ from storage.users import Role, UserRecord, is_user_name, new_record
 from ttserver.control import Handler, Send
 from ttserver.control_client import ControlError
 from ttserver.engine import Engine, WriteOutcome
+from ttserver.group_operations import GroupOperations
 from ttserver.status import Status
 from ttserver.summary import one_line
 
@@ -46,6 +47,7 @@ class Operations:
             "status": self._status,
             "sites": self._sites,
             "promote": self._promote,
+            **GroupOperations(self._engine, self._must_be_open).handlers(),
             "user-check": self._user_check,
             "user-add": self._user_add,
             "user-passwd": self._user_passwd,

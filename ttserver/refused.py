@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replication.phase import Phase
 from ttserver.errors import TtserverError
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ def write_refused(engine: Engine) -> Refused:
         why = f" ({engine.failure})" if engine.failure is not None else ""
         return Refused(f"write refused: this site is just becoming master{why}", hint="try again.")
     master = engine.master_client_address or engine.master
+    if engine.manager.core.phase is Phase.REMOVED:
+        return Refused(
+            "write refused: this site was removed from the group",
+            code="READONLY",
+            hint="connect to a site of the group for updates.",
+        )
     if master is None:
         return Refused(
             "write refused: this site is a replicant and no master is known now",

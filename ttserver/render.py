@@ -95,6 +95,9 @@ def _facts(status: Status) -> Table:
         ("applied", lsn_text(status["applied_lsn"])),
         ("clients", str(status.get("client_listen") or "-")),
     ]
+    if status.get("members"):
+        left.append(("group", f"{status['members']} sites"))
+        right.append(("site list", f"version {status['membership_version']}"))
     for (name, text), (name2, text2) in zip(left, right, strict=True):
         grid.add_row(Text(f"  {name}"), Text(text), Text(name2), Text(text2))
     return grid
@@ -145,4 +148,7 @@ def _kind(site: Mapping[str, Any]) -> str:
         words.append("TLS")
     if site["electable"] is False:
         words.append("no vote")
+    member = site.get("member", "present")
+    if member != "present":
+        words.append("no member" if member == "no" else member)
     return ", ".join(words)

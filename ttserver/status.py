@@ -20,6 +20,7 @@ class SiteStatus(msgspec.Struct, frozen=True):
 
     Args:
         status: connected, connecting, lagging or unreachable.
+        member: present, adding or deleting; no for a site that is only configured.
         acked_lsn: what it acknowledged in this generation, on a master.
     """
 
@@ -34,10 +35,16 @@ class SiteStatus(msgspec.Struct, frozen=True):
     native: bool
     tls: bool
     error: str | None = None
+    member: str = "no"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """One site, whole."""
+    """One site, whole.
+
+    Args:
+        members: sites of the group, this one included; 0 while that is not known.
+        membership_version: of the site list.
+    """
 
     state: str
     serving: bool
@@ -64,3 +71,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     client_listen: str
     recovery_seconds: float
+    members: int = 0
+    membership_version: int = 0

@@ -51,6 +51,7 @@ def says(
 
 MASTER = says(flags=FLAGS | StandingFlag.MASTER, priority=1)
 NATIVE = Answer(A, native=True, reason="a native site")
+FOLLOWS_C = Answer(A, Standing(3, END, LSN_ZERO, 0, int(FLAGS), master=C, group_id=7))
 NOTHING = says(flags=StandingFlag.EMPTY, last=LSN_ZERO, group_id=0, generation=0)
 
 
@@ -74,6 +75,36 @@ ROWS = [
     Row("a master is followed", OWN, (MASTER,), Start.FOLLOW, "is master", master=A),
     Row("an empty site follows", NEW, (MASTER,), Start.FOLLOW, "is master", master=A),
     Row("a native group is joined", NEW, (NATIVE,), Start.FOLLOW, "native site"),
+    Row(
+        "a member passes the wish to join on to its master",
+        replace(NEW, priority=0),
+        (FOLLOWS_C,),
+        Start.FOLLOW,
+        "follows 192.0.2.10:5012",
+        master=A,
+    ),
+    Row(
+        "so for one that was removed",
+        replace(OWN, has_membership=False, removed=True),
+        (FOLLOWS_C,),
+        Start.FOLLOW,
+        "follows 192.0.2.10:5012",
+        master=A,
+    ),
+    Row(
+        "not into another group",
+        replace(OWN, has_membership=False, removed=True, group_id=8),
+        (FOLLOWS_C,),
+        Start.WAIT,
+        "no master answers",
+    ),
+    Row(
+        "who was removed founds no group",
+        replace(OWN, has_membership=False, removed=True, creator=True),
+        (SILENT,),
+        Start.WAIT,
+        "was removed",
+    ),
     Row("priority 0, member", replace(OWN, priority=0), (SILENT,), Start.FOLLOW, "priority 0"),
     Row(
         "priority 0, not a member",

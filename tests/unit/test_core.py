@@ -10,11 +10,12 @@ import pytest
 from replication import effects
 from replication.bodies import SiteAddress, Standing, decode_forward, decode_membership_list
 from replication.coldstart import Answer, OwnStanding
-from replication.core import FIRST_ELECTION_WAIT_S, REPROBE_S, Core, Phase
+from replication.core import FIRST_ELECTION_WAIT_S, REPROBE_S, Core
 from replication.heartbeats import GAP_SILENCE_S
 from replication.membership import Member, Membership
 from replication.memory import Memory
 from replication.messages import OwnCode, SiteStatus, StandingFlag
+from replication.phase import Phase
 from replication.settings import GroupSettings, RemoteSite
 from replication.wire import LSN, LSN_ZERO
 
@@ -236,7 +237,7 @@ class TestJoining:
 
     def test_a_new_site_joins_and_follows(self) -> None:
         script = self.joiner()
-        script.core.joined(script.now_s, group_of(A, B))
+        script.core.belonging.joined(script.now_s, group_of(A, B))
         script.do()
         assert script.core.phase is Phase.FOLLOWING
         assert script.done(effects.StartClient)
@@ -244,16 +245,16 @@ class TestJoining:
 
     def test_the_client_starts_before_the_dial(self) -> None:
         script = self.joiner()
-        script.core.joined(script.now_s, group_of(A, B))
+        script.core.belonging.joined(script.now_s, group_of(A, B))
         kinds = [type(effect) for effect in script.do()]
         assert kinds.index(effects.StartClient) < kinds.index(effects.Dial)
 
     def test_it_goes_where_it_is_sent_while_the_generation_grows(self) -> None:
         script = self.joiner()
-        script.core.join_forwarded(script.now_s, C, 4)
+        script.core.belonging.forwarded(script.now_s, C, 4)
         script.do()
         assert script.done(effects.Join) == [effects.Join(C)]
-        script.core.join_forwarded(script.now_s, A, 4)
+        script.core.belonging.forwarded(script.now_s, A, 4)
         script.do()
         assert not script.done(effects.Join)
         assert script.core.phase is Phase.WAITING
@@ -262,12 +263,12 @@ class TestJoining:
 
     def test_it_is_not_sent_to_itself(self) -> None:
         script = self.joiner()
-        script.core.join_forwarded(script.now_s, B, 9)
+        script.core.belonging.forwarded(script.now_s, B, 9)
         assert script.core.phase is Phase.WAITING
 
     def test_a_failure_leads_to_another_try(self) -> None:
         script = self.joiner()
-        script.core.join_failed(script.now_s, "timed out")
+        script.core.belonging.failed(script.now_s, "timed out")
         script.do()
         script.tick(REPROBE_S)
         script.core.probe_done(script.now_s, Answer(A, says(master=True)))
@@ -286,11 +287,11 @@ class TestJoining:
         script.core.promote()
         script.do()
         if outcome == "joined":
-            script.core.joined(script.now_s, group_of(A, B))
+            script.core.belonging.joined(script.now_s, group_of(A, B))
         elif outcome == "forwarded":
-            script.core.join_forwarded(script.now_s, C, 9)
+            script.core.belonging.forwarded(script.now_s, C, 9)
         else:
-            script.core.join_failed(script.now_s, "timed out")
+            script.core.belonging.failed(script.now_s, "timed out")
         assert not script.do()
         assert script.core.phase is Phase.TAKING_OVER
 
@@ -405,9 +406,9 @@ class TestTakingSitesIn:
 
 
 class TestRejected:
-    def test_a_removed_site_asks_around_and_joins_again(self) -> None:
+    def test_a_list_that_was_made_anew_is_joined_again(self) -> None:
         script = replicant()
-        script.core.rejected(script.now_s, A, 9, 4)
+        script.core.belonging.rejected(script.now_s, A, 1, 4)
         script.do()
         assert script.core.phase is Phase.PROBING
         script.core.probe_done(script.now_s, Answer(A, says(master=True)))
@@ -417,12 +418,12 @@ class TestRejected:
     @pytest.mark.parametrize(("version", "generation"), [(0, 0), (2, 3), (3, 3)])
     def test_an_older_list_changes_nothing_here(self, version: int, generation: int) -> None:
         script = replicant()
-        script.core.rejected(script.now_s, A, version, generation)
+        script.core.belonging.rejected(script.now_s, A, version, generation)
         assert script.core.phase is Phase.FOLLOWING
 
     def test_who_rejects_is_not_dialled_in_a_tight_circle(self) -> None:
         script = replicant()
-        script.core.rejected(script.now_s, A, 0, 0)
+        script.core.belonging.rejected(script.now_s, A, 0, 0)
         script.core.link_closed(script.now_s, 1, "rejected")
         script.do()
         script.tick(0.5)
@@ -840,7 +841,7 @@ class TestSync:
         script.tick(applied=LSN(2, 100))
         script.core.stable(LSN(2, 100))
         script.core.link_closed(script.now_s, 1, "reset")
-        script.core.rejected(script.now_s, A, 9, 4)
+        script.core.belonging.rejected(script.now_s, A, 9, 4)
         script.core.probe_done(script.now_s, Answer(A, reason="connection refused"))
         assert script.core.why is None or "log ends" not in script.core.why
 

@@ -15,14 +15,15 @@ from replication import library, library_work
 from replication.bodies import SiteAddress
 from replication.bridge import Bridge
 from replication.coldstart import OwnStanding
-from replication.core import Core, Phase
-from replication.effects import ChangeMembership, Note
+from replication.core import Core
+from replication.effects import Note
 from replication.held_log import HeldLog
 from replication.hold import State
 from replication.journal import Journal
 from replication.library_work import LibraryWork
 from replication.memory import Memory
 from replication.messages import RepType
+from replication.phase import Phase
 from replication.settings import GroupSettings
 from replication.wire import LSN, LSN_ZERO
 from tests.support.links import until
@@ -66,7 +67,6 @@ class Work:
             self.thread,
             self.thread,
             self.core,
-            self.journal,
             self.held,
             lambda generation, lsn: self.masters.append((generation, lsn)),
             lambda _eid, error: self.failures.append(error),
@@ -238,36 +238,3 @@ async def test_a_master_is_believed_if_the_library_believes_it(tmp_path: Path) -
         await made.work.find_master(believed)
         assert "new_master" in [e.event for e in made.core.take() if isinstance(e, Note)]
         made.close()
-
-
-class TestMembership:
-    async def change(self, made: Work, steps: Any, request: int | None) -> None:
-        await made.work.change_membership(steps, request)
-
-    async def test_the_first_list_is_made_and_loaded(self, tmp_path: Path) -> None:
-        with environment(tmp_path / "env") as env:
-            made = Work(env, tmp_path, [])
-            made.core.phase = Phase.TAKING_OVER
-            await made.work.start_master(0)
-            made.core.take()
-            await made.work.load_membership()
-            [change] = [e for e in made.core.take() if isinstance(e, ChangeMembership)]
-            await self.change(made, change.steps, change.request)
-            assert made.core.membership is not None
-            assert made.core.group.is_present(A)
-            made.close()
-
-    async def test_a_failure_frees_the_way_for_the_next(self, tmp_path: Path) -> None:
-        with environment(tmp_path / "env") as env:
-            made = Work(env, tmp_path, [])
-            made.core.phase = Phase.TAKING_OVER
-            await made.work.start_master(0)
-            await made.work.load_membership()
-            made.core.take()
-            made.thread.refusals.append(db.DBLockDeadlockError(-30993, "deadlock"))
-            await self.change(made, (), None)
-            made.core.membership_loaded(0.0, None)
-            assert [e for e in made.core.take() if isinstance(e, ChangeMembership)], (
-                "it is begun again"
-            )
-            made.close()

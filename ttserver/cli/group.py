@@ -1,0 +1,93 @@
+"""Commands about the group as a whole: `site add`, `site remove`."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from ttserver.cli.frame import (
+    EXIT_FAILED,
+    HomeOption,
+    JsonOption,
+    YesOption,
+    confirmed,
+    daemon_of,
+    home_of,
+    print_json,
+)
+from ttserver.init import site_address
+from ttserver.render import console
+
+SiteArgument = Annotated[
+    str, typer.Argument(metavar="HOST:PORT", help="The site, as `ttserver sites` shows it.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    group = typer.Typer(
+        name="site",
+        help="Which sites belong to the group: add, remove. Any member may be asked.",
+        no_args_is_help=False,
+    )
+    group.command("add")(_add)
+    group.command("remove")(_remove)
+    app.add_typer(group)
+
+
+def _add(
+    ctx: typer.Context,
+    site: SiteArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also a site that does not answer now.")
+    ] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Take a site into the group, or take it in again after it was removed.
+
+    A new site that names a member in its DB_CONFIG joins by itself and needs no such word.
+    """
+    site_address(site, "site")
+    with daemon_of(home_of(ctx, home)) as daemon:
+        answer = daemon.ask("site-add", site=site, force=force)
+    _tell(answer, "is a member", as_json=as_json)
+    if not as_json and answer["connected"]:
+        console().print(Text("it is connected"))
+
+
+def _remove(
+    ctx: typer.Context,
+    site: SiteArgument,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="On the master: do not wait until the other sites know it; for when they are"
+            " gone for good.",
+        ),
+    ] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> int:
+    """Take a site out of the group; it keeps its copy, follows nobody and votes for nobody."""
+    site_address(site, "site")
+    if not confirmed(f"Remove {site} from the group?", yes=yes):
+        console(stderr=True).print("nothing was changed")
+        return EXIT_FAILED
+    with daemon_of(home_of(ctx, home)) as daemon:
+        answer = daemon.ask("site-remove", site=site, force=force)
+    _tell(answer, "is no member now", as_json=as_json)
+    return 0
+
+
+def _tell(answer: dict[str, Any], what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    members = answer["members"]
+    text = f"{answer['site']} {what}; the group has {members} site{'s'[: members != 1]}"
+    console().print(Text(text), soft_wrap=True)
+    if answer["note"]:
+        console().print(Text(f"note: {answer['note']}"), soft_wrap=True)

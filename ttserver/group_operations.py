@@ -1,0 +1,74 @@
+"""What the control socket can ask about the group: which sites belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from replication.bodies import SiteAddress
+from replication.manager import Manager
+from replication.site_changes import Changed
+from ttserver.address import parse_address
+from ttserver.control import Handler, Send
+from ttserver.control_client import ControlError
+from ttserver.engine import Engine
+
+# A site that was invited asks around, joins and dials; each takes at most some seconds.
+JOIN_WAIT_S: Final = 20.0
+
+
+class GroupOperations:
+    """The handlers of one daemon.
+
+    Args:
+        engine: the site they work on.
+        must_be_open: raises unless the engine has opened the environment.
+    """
+
+    def __init__(self, engine: Engine, must_be_open: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._must_be_open = must_be_open
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Give the commands by name."""
+        return {"site-add": self._site_add, "site-remove": self._site_remove}
+
+    async def _site_add(self, request: dict[str, Any], _send: Send) -> object:
+        site = _site(request)
+        changes = self._manager("sites cannot be added").site_changes
+        return _told(await changes.add(site, JOIN_WAIT_S, forced=bool(request.get("force"))))
+
+    async def _site_remove(self, request: dict[str, Any], _send: Send) -> object:
+        site = _site(request)
+        changes = self._manager("sites cannot be removed").site_changes
+        return _told(await changes.remove(site, forced=bool(request.get("force"))))
+
+    def _manager(self, what: str) -> Manager:
+        self._must_be_open(what)
+        manager = self._engine.manager
+        if manager is None:
+            raise ControlError(
+                f"{what}: replication is off",
+                hint="start the daemon without --no-replication",
+            )
+        return manager
+
+
+def _told(changed: Changed) -> dict[str, object]:
+    return {
+        "site": str(changed.site),
+        "members": changed.members,
+        "version": changed.version,
+        "connected": changed.connected,
+        "note": changed.note,
+    }
+
+
+def _site(request: Mapping[str, Any]) -> SiteAddress:
+    try:
+        address = parse_address(str(request.get("site")))
+    except ValueError as error:
+        raise ControlError(
+            f"site {error}", code="USAGE", hint="write it as `ttserver sites` shows it"
+        ) from None
+    return SiteAddress(address.host, address.port)
