@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from replication.errors import ReplicationError
+from replication.history import HISTORY_EVENTS, History
 from replication.journal_line import format_line, stamp
 
 _STDOUT: Final = 1
@@ -62,6 +63,9 @@ class Journal:
         now: the wall clock, seconds since 1970.
         clock: seconds that only go forward.
 
+    Attributes:
+        history: the last changes of role, those of earlier runs included.
+
     Raises:
         ReplicationError: the file cannot be opened (`journal_unwritable`).
     """
@@ -87,6 +91,7 @@ class Journal:
         self._role = role
         self._now = now
         self._clock = clock
+        self.history = History()
         self._seldom: dict[str, _Allowance] = {}  # at most as many as there are events
         self._lock = threading.Lock()
         self._torn = False  # the file ends in the middle of a line
@@ -105,6 +110,8 @@ class Journal:
                 hint=f"let the user this server runs as write to {path.parent}, and free some disk",
                 path=str(path),
             ) from error
+        numbers = range(1, files_max + 1)
+        self.history.read_back([path, *(rotated(path, number) for number in numbers)])
         if capture_stdout:
             self._capture()
 
@@ -124,6 +131,8 @@ class Journal:
             line = format_line(self._now(), self._role, self._site, event, facts)
             self._settle(len(line))
             self._append(line)
+        if event in HISTORY_EVENTS:
+            self.history.add(line.decode())
 
     def write_seldom(self, event: str, /, *, every_s: float, burst: int, **facts: object) -> None:
         """Write a line, or count it only: for what may happen thousands of times a second.

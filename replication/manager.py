@@ -356,6 +356,10 @@ class Manager:
         """The initial sync that this site receives, or received last."""
         return self._syncs.received
 
+    def sync_sent_bytes(self, eid: int) -> int:
+        """Bytes of pages sent to a site in its last initial sync."""
+        return self._syncs.sent_bytes(eid)
+
     def confirm(
         self,
         lsn: LSN,

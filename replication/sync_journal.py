@@ -52,6 +52,11 @@ class SyncJournal:
 
     # -- in the loop ---------------------------------------------------------------------------
 
+    def sent_bytes(self, eid: int) -> int:
+        """Bytes of pages sent in the last sync of a site."""
+        sent = self._sent.get(eid)
+        return 0 if sent is None else sent.bytes_done
+
     def announce_received(self, master: SiteAddress | None) -> None:
         """Pages follow."""
         received = self.received

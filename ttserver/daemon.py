@@ -29,7 +29,6 @@ from ttserver.errors import TtserverError
 from ttserver.home import Home
 from ttserver.listener import Listener
 from ttserver.notify import Notifier
-from ttserver.opening import opening_status
 from ttserver.operations import Operations
 from ttserver.signals import StopSignals, give_up
 from ttserver.status import Status
@@ -162,10 +161,7 @@ class Daemon:
 
     def status(self) -> Status:
         """Say how the site is, from its first moment on."""
-        if self.is_open():
-            status = self._engine.status()
-        else:
-            status = opening_status(self._config, why="its database is being opened")
+        status = self._engine.status()
         if not (listening := self._listener.addresses):
             return status
         # The file or the command line may leave the choice of the port to the kernel.
@@ -286,7 +282,7 @@ class Daemon:
             master=status.master,
             generation=status.generation,
         )
-        why = status.why or status.role
+        why = status.role if status.state == "running" else status.why or status.role
         self._journal.write("state_changed", from_=before, to=status.state, why=why)
 
     async def _serve_watchdog(self) -> None:

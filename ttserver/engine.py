@@ -53,6 +53,7 @@ from ttserver.open_site import Listeners, OpenSite
 from ttserver.refused import Refused
 from ttserver.signals import give_up
 from ttserver.status import Status
+from ttserver.why import Why
 from ttserver.writes import Lsn, WriteOutcome, Writes, set_outcome
 
 __all__ = ["Engine", "Refused", "WriteOutcome"]
@@ -97,6 +98,7 @@ class Engine:
         self.on_change: list[Callable[[], None]] = []
         self.failure: Exception | None = None
         self.reopened = 0
+        self.why = Why(config.settings.status.alarm_after_s)
         self._on_stuck = on_stuck if on_stuck is not None else _end_process
         self._site: OpenSite | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -384,6 +386,11 @@ class Engine:
     def perm_failed(self) -> int:
         """Writes whose ack policy was not met."""
         return self._site.writes.perm_failed if self._site is not None else 0
+
+    @property
+    def ack_failed(self) -> tuple[Lsn, str] | None:
+        """The last write whose ack policy was not met, and who was missing; None since one was."""
+        return self._site.writes.ack_failed if self._site is not None else None
 
     @property
     def notice(self) -> str | None:

@@ -11,7 +11,6 @@ from replication.bodies import SiteAddress
 from replication.sites import SiteState
 from replication.wire import LSN
 from ttserver import __version__
-from ttserver.errors import hint_of
 from ttserver.opening import opening_status
 from ttserver.status import SiteStatus, Status, SyncStatus
 
@@ -39,11 +38,23 @@ def _pair(lsn: tuple[int, int]) -> tuple[int, int]:
 
 def build_status(engine: Engine) -> Status:
     """Take a picture of a site, whatever state it is in."""
-    if not engine.is_open:
-        return _not_open(engine)
+    waits = engine.why.look(engine)
+    first = waits[0] if waits else None
+    return replace(
+        _picture(engine) if engine.is_open else _not_open(engine),
+        why=first.why if first is not None else None,
+        since=first.since if first is not None else None,
+        hint=first.hint if first is not None else None,
+        waits=waits,
+        alarms=[wait for wait in waits if wait.alarm],
+        history=engine.journal.history.rows,
+        started=engine.started_at.isoformat(timespec="seconds"),
+    )
+
+
+def _picture(engine: Engine) -> Status:
     manager = engine.manager
     lag_bytes, lag_s = (0, 0.0) if manager is None else manager.lag()
-    why, hint = _why(engine)
     group = manager.core.membership if manager is not None else None
     return Status(
         state=engine.state,
@@ -64,12 +75,10 @@ def build_status(engine: Engine) -> Status:
         counters=_counters(engine),
         members=group.nsites if group is not None else 0,
         membership_version=group.version if group is not None else 0,
-        why=why,
-        hint=hint,
         notice=engine.notice,
         pid=os.getpid(),
         version=__version__,
-        started=engine.started_at.isoformat(timespec="seconds"),
+        started="",
         home=str(engine.config.home.root),
         client_listen=str(engine.config.settings.client.listen),
         recovery_seconds=round(engine.environment.recovery_seconds, 3),
@@ -77,35 +86,13 @@ def build_status(engine: Engine) -> Status:
 
 
 def _not_open(engine: Engine) -> Status:
-    why = "its database is being opened" if engine.failure is None else str(engine.failure)
     return replace(
-        opening_status(engine.config, why=why),
+        opening_status(engine.config),
         state=engine.state,
         lsn=_pair(engine.lsn),
         applied_lsn=_pair(engine.lsn),
         counters={"perm_failed": engine.perm_failed, "reopened": engine.reopened},
-        hint=hint_of(engine.failure) if engine.failure is not None else None,
-        started=engine.started_at.isoformat(timespec="seconds"),
     )
-
-
-def _why(engine: Engine) -> tuple[str | None, str | None]:
-    if engine.failure is not None:
-        return str(engine.failure), hint_of(engine.failure)
-    manager = engine.manager
-    if manager is None:
-        return None, None
-    core = manager.core
-    if core.why is not None:
-        return core.why, core.hint
-    if not core.is_master and core.master_link is None and not core.electing:
-        silent = [f"{s.address}: {s.last_error}" for s in core.sites.values() if s.last_error]
-        if silent:
-            return (
-                f"no master: {'; '.join(silent)}",
-                "start the master, or check the network with `ttserver check`.",
-            )
-    return None, None
 
 
 def _sync(manager: Manager | None) -> SyncStatus | None:

@@ -1,21 +1,17 @@
 """The status of a site whose environment is still being opened, when there is no engine to ask."""
 
 import os
-from datetime import UTC, datetime
 
 from ttserver import __version__
 from ttserver.config import ServerConfig
 from ttserver.status import Status
 
-_STARTED = datetime.now(UTC).isoformat(timespec="seconds")
 
-
-def opening_status(config: ServerConfig, *, why: str) -> Status:
+def opening_status(config: ServerConfig) -> Status:
     """Say that the site is starting, with what the configuration knows.
 
     Args:
         config: everything that was decided about the site.
-        why: what it is doing, one phrase.
     """
     return Status(
         state="start-pending",
@@ -34,13 +30,11 @@ def opening_status(config: ServerConfig, *, why: str) -> Status:
         ack_policy=config.db.ack_policy,
         sites=[],
         counters={},
-        why=why,
-        hint=None,
         notice=None,
         pid=os.getpid(),
         version=__version__,
-        started=_STARTED,
         home=str(config.home.root),
         client_listen=str(config.settings.client.listen),
         recovery_seconds=0.0,
+        started="",
     )

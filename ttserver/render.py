@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ttserver.summary import Status, bytes_text, lsn_text, seconds_text, sync_text, who
+from ttserver.summary import Status, alarm_text, bytes_text, lsn_text, seconds_text, sync_text, who
 
 # Not a terminal: wide enough that no cell of ours is cut, since nothing will be scrolled sideways.
 PLAIN_WIDTH = 160
@@ -35,16 +35,68 @@ def status_view(status: Status) -> RenderableType:
     Args:
         status: the members of `status --json`.
     """
-    parts: list[RenderableType] = [_headline(status)]
-    told = [status[key] for key in ("why", "notice") if status.get(key)]
-    parts += [Text(f"  {text}", style=_LATE) for text in told]
-    if status.get("hint"):
-        parts.append(Text(f"  HINT: {status['hint']}", style=_DIM))
-    parts += [Text(), _facts(status)]
+    parts: list[RenderableType] = [_headline(status), *_reasons(status), Text(), _facts(status)]
     if status.get("sync") is not None:
         parts += [Text(), _sync(status["sync"])]
     parts += [Text(), sites_table(status["sites"])]
     return Group(*parts)
+
+
+def _reasons(status: Status) -> list[Text]:
+    """What it waits for, since when and with what remedy; the notice its clients get."""
+    parts = [Text(f"  {alarm_text(alarm)}", style=_BAD) for alarm in status.get("alarms", ())]
+    if status.get("why"):
+        parts.append(Text(f"  {status['why']}", style=_LATE))
+    waits = status.get("waits", ())
+    if waits:
+        parts.append(Text(f"  {_since(waits[0])}", style=_DIM))
+    if status.get("notice"):
+        parts.append(Text(f"  {status['notice']}", style=_LATE))
+    if status.get("hint"):
+        parts.append(Text(f"  HINT: {status['hint']}", style=_DIM))
+    also = [f"  also: {wait['why']} ({_since(wait)})" for wait in waits[1:]]
+    return [*parts, *(Text(text, style=_LATE) for text in also)]
+
+
+def _since(wait: Mapping[str, Any]) -> str:
+    began = str(wait["since"]).replace("T", " ").replace("+00:00", "Z")
+    return f"since {began} ({seconds_text(wait['seconds'])})"
+
+
+def history_table(rows: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """Lay out the last changes of role and elections, one a line, oldest first."""
+    rows = list(rows)
+    if not rows:
+        return Text("  the journal tells of no change of role", style=_DIM)
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style=_DIM)
+    for name in ("time", "event", "gen", "master", "log end", "priority", "votes"):
+        right = name in {"gen", "log end", "priority", "votes"}
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for row in rows:
+        table.add_row(
+            Text(str(row["time"])),
+            Text(str(row["event"]), style="bold"),
+            Text(_or_dash(row["generation"])),
+            Text(_or_dash(row["master"])),
+            Text(lsn_text(row["lsn"])),
+            Text(_or_dash(row["priority"])),
+            Text(_votes(row)),
+            Text(str(row["why"] or "")),
+        )
+    return table
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _votes(row: Mapping[str, Any]) -> str:
+    """Votes that came, of those needed, of all that were asked: `2/2 of 3`."""
+    if row["nvotes"] is None:
+        return _or_dash(row["votes"])
+    came = "" if row["votes"] is None else f"{row['votes']}/"
+    return f"{came}{row['nvotes']} of {_or_dash(row['nsites'])}"
 
 
 def sites_table(sites: Iterable[Mapping[str, Any]]) -> RenderableType:

@@ -158,6 +158,20 @@ class LimitSettings(Struct, frozen=True, kw_only=True):
     ] = 64 * MIB
 
 
+class StatusSettings(Struct, frozen=True, kw_only=True):
+    """[status]: what a site says of itself."""
+
+    alarm_after_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=31_536_000,
+            description="what a site waits for becomes an alarm after this long without progress;"
+            " 0: never",
+        ),
+    ] = 60.0
+
+
 class JournalSettings(Struct, frozen=True, kw_only=True):
     """[journal]: var/db/$DB_Msg.txt."""
 
@@ -174,4 +188,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     replication: ReplicationSettings = ReplicationSettings()
     storage: StorageSettings = StorageSettings()
     limits: LimitSettings = LimitSettings()
+    status: StatusSettings = StatusSettings()
     journal: JournalSettings = JournalSettings()

@@ -2,6 +2,9 @@
 
 import msgspec
 
+from replication.history import HistoryRow
+from ttserver.waits import WaitStatus
+
 Lsn = tuple[int, int]
 
 
@@ -44,6 +47,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         members: sites of the group, this one included; 0 while that is not known.
         membership_version: of the site list.
+        why: what it waits for, the worst of `waits`; `since` and `hint` go with it.
+        waits: all that it waits for, the worst first.
+        alarms: of these, what has not moved for `[status] alarm_after_s`.
+        history: the last changes of role and elections, oldest first.
     """
 
     state: str
@@ -62,8 +69,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ack_policy: str
     sites: list[SiteStatus]
     counters: dict[str, int]
-    why: str | None
-    hint: str | None
     notice: str | None
     pid: int
     version: str
@@ -73,3 +78,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     recovery_seconds: float
     members: int = 0
     membership_version: int = 0
+    why: str | None = None
+    since: str | None = None
+    hint: str | None = None
+    waits: list[WaitStatus] = []
+    alarms: list[WaitStatus] = []
+    history: list[HistoryRow] = []

@@ -20,12 +20,14 @@ def one_line(status: Status) -> str:
     sync = status.get("sync")
     if sync is not None:
         parts.append(sync_text(sync))
+    elif status["role"] == "master" and status["state"] == "running":
+        parts.append(_members_text(status["sites"]))
     elif status.get("why"):
         parts.append(str(status["why"]))
-    elif status["role"] == "master":
-        parts.append(_members_text(status["sites"]))
     elif status.get("lag_bytes"):
         parts.append(f"behind by {bytes_text(status['lag_bytes'])}")
+    if status.get("alarms"):
+        parts.append(alarm_text(status["alarms"][0]))
     return "; ".join(parts)
 
 
@@ -36,6 +38,12 @@ def who(status: Status) -> str:
     if role == "replicant":
         return f"replicant of {master}" if master else "replicant without a master"
     return {"none": "no role yet", "electing": "electing a master"}.get(role, role)
+
+
+def alarm_text(alarm: Mapping[str, Any]) -> str:
+    """Say that something has not moved for too long."""
+    still = seconds_text(alarm["still_seconds"])
+    return f"ALARM: no progress for {still}: {alarm['why']}"
 
 
 def sync_text(sync: Mapping[str, Any]) -> str:

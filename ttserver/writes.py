@@ -81,6 +81,7 @@ class Writes:
         committer: set once the environment is open.
         last: the LSN of the last commit that was delivered.
         perm_failed: writes whose policy was not met.
+        ack_failed: the last of them and who was missing; None since a policy was met.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Writes:
         self.committer: Committer
         self.last: Lsn = (0, 0)
         self.perm_failed = 0
+        self.ack_failed: tuple[Lsn, str] | None = None
         self._failing = 0  # since the policy was met last
         self._loop = loop
         self._loop_thread = threading.get_ident()
@@ -187,6 +189,7 @@ class Writes:
         if shortfall is not None:
             self.perm_failed += len(writes)
             self._failing += len(writes)
+            self.ack_failed = (lsn or (0, 0), shortfall)
             self._journal.write_seldom(
                 "ack_failed",
                 every_s=ACK_FAILED_EVERY_S,
@@ -198,6 +201,7 @@ class Writes:
         elif self._failing and self._manager is not None and lsn is not None:
             self._journal.write("ack_recovered", failed=self._failing)
             self._failing = 0
+            self.ack_failed = None
         self._finish(token, shortfall)
 
     def _finish(self, token: Token, shortfall: str | None) -> None:

@@ -89,6 +89,13 @@ class Site:
         with ControlClient(self.home / "ttserver.sock") as daemon:
             return dict(daemon.ask("status"))
 
+    def status_or_none(self) -> dict[str, Any] | None:
+        """Ask the daemon how it is, if it answers already."""
+        try:
+            return self.status()
+        except NotRunningError:
+            return None
+
     def cli(self, *arguments: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """Run one command on this HOME."""
         return subprocess.run(

@@ -245,6 +245,35 @@ def test_status_json_has_the_promised_keys(pair: tuple[Site, Site]) -> None:
     assert master.address in replicant.cli("sites").stdout
 
 
+def test_an_alarm_is_an_exit_status_of_its_own_until_it_is_over(sites: Sites) -> None:
+    master, replicant = sites("master"), sites("replicant")
+    master.init("master", replicant)
+    replicant.init("replicant", master)
+    with (replicant.home / "ttserver.toml").open("a") as out:
+        out.write("\n[status]\nalarm_after_s = 0.3\n")
+    replicant.start()
+    wait_for("an alarm", lambda: replicant.status_or_none() and replicant.status()["alarms"])
+    done = replicant.cli("status")
+    assert done.returncode == 3
+    headline, alarm, why, since, *_ = (line.strip() for line in done.stdout.splitlines())
+    assert "START-PENDING" in headline
+    assert alarm.startswith("ALARM: no progress for ")
+    assert why.startswith(f"no master answers ({master.address}: ")
+    assert since.startswith("since 2")
+    assert replicant.json("status")["alarms"][0]["kind"] == "start"
+
+    master.start()
+    replicant.wait_for_state("running")
+    wait_for("no alarm", lambda: not replicant.status()["alarms"])
+    assert replicant.cli("status").returncode == 0
+    assert 'alarm_cleared alarm="no progress: start"' in replicant.journal
+    rows = replicant.json("status", "--history")
+    assert [row["event"] for row in rows] == ["start_decided", "new_master"]
+    assert rows[1]["master"] == master.address
+    table = replicant.cli("status", "--history").stdout.splitlines()
+    assert [line.split()[2] for line in table[1:]] == ["start_decided", "new_master"]
+
+
 def test_users_are_changed_on_the_master_and_seen_on_the_replicant(
     pair: tuple[Site, Site],
 ) -> None:

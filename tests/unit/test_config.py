@@ -97,7 +97,7 @@ BAD_FILES = [
     (
         "[tls]\ncert = 'x'\n",
         "ttserver.toml:1: unknown section tls",
-        "known here: client, replication, storage, limits, journal.",
+        "known here: client, replication, storage, limits, status, journal.",
     ),
     (
         "max_clients = 5\n",

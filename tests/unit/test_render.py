@@ -78,6 +78,59 @@ def test_the_reason_and_the_remedy_stand_below_the_headline() -> None:
     assert (why.strip(), hint.strip()) == ("no site answers", "HINT: start one")
 
 
+def wait(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "kind": "master",
+        "subject": "",
+        "why": "no site answers",
+        "hint": "start one",
+        "since": "2026-11-23T07:00:32+00:00",
+        "seconds": 75.0,
+        "still_seconds": 75.0,
+        "alarm": False,
+    }
+    return base | changes
+
+
+def test_since_when_what_else_and_the_alarm() -> None:
+    other = wait(kind="site", subject="a", why="a is not connected", seconds=3.0)
+    told = {"why": "no site answers", "hint": "start one", "waits": [wait(), other]}
+    text = shown(render.status_view(status(**told, alarms=[wait(alarm=True)])))
+    assert [line.strip() for line in text.splitlines()[1:6]] == [
+        "ALARM: no progress for 75 s: no site answers",
+        "no site answers",
+        "since 2026-11-23 07:00:32Z (75 s)",
+        "HINT: start one",
+        "also: a is not connected (since 2026-11-23 07:00:32Z (3.0 s))",
+    ]
+    line = one_line(status(alarms=[wait(alarm=True)]))
+    assert line.endswith("; ALARM: no progress for 75 s: no site answers")
+
+
+def test_history_is_a_table_with_the_votes() -> None:
+    row: dict[str, Any] = {
+        "time": "2026-11-23 07:00:32.100Z",
+        "event": "election_called",
+        "role": "electing",
+        "generation": 4,
+        "master": None,
+        "lsn": [3, 17],
+        "priority": 2,
+        "nsites": 3,
+        "nvotes": 2,
+        "votes": None,
+        "why": None,
+    }
+    won = row | {"event": "became_master", "master": "[b]db1:1", "votes": 2, "why": "it won"}
+    text = shown(render.history_table([row, won]), width=160)
+    _, first, second = (line.split() for line in text.splitlines())
+    assert first[2:] == ["election_called", "4", "-", "3/17", "2", "2", "of", "3"]
+    assert second[2:] == [
+        *("became_master", "4", "[b]db1:1", "3/17", "2", "2/2", "of", "3", "it", "won"),
+    ]
+    assert "no change of role" in shown(render.history_table([]))
+
+
 def test_a_sync_shows_its_progress_in_pages_bytes_and_time() -> None:
     sync = {
         "phase": "receiving pages",

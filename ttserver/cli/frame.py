@@ -19,6 +19,7 @@ from ttserver.render import console
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_ALARM = 3  # of `status` alone
 
 EXPECTED = (TtserverError, StorageError, ReplicationError, OSError)
 

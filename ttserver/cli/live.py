@@ -14,6 +14,7 @@ from rich.text import Text
 from replication.journal_line import Line, parse_line
 from replication.journal_reader import follow, tail
 from ttserver.cli.frame import (
+    EXIT_ALARM,
     EXIT_FAILED,
     HomeOption,
     JsonOption,
@@ -27,7 +28,7 @@ from ttserver.cli.frame import (
 from ttserver.control_client import ControlError
 from ttserver.errors import TtserverError
 from ttserver.home import Home
-from ttserver.render import console, sites_table, status_view
+from ttserver.render import console, history_table, sites_table, status_view
 from ttserver.summary import one_line
 
 _PROMOTE_WARNING = """\
@@ -64,10 +65,14 @@ def _status(
     interval_s: Annotated[
         float, typer.Option("--interval", min=0.1, help="With --watch: seconds between two looks.")
     ] = 1.0,
+    history: Annotated[
+        bool, typer.Option("--history", help="Show the last changes of role and elections.")
+    ] = False,
 ) -> int:
     """Show what the site is, whom it follows, how far behind it is, and why it waits.
 
-    Exit status 0 when the site is running, 1 when it is not (start-pending, stopping, no daemon).
+    Exit status 0 when the site is running, 1 when it is not (start-pending, stopping, no daemon),
+    3 when there is an alarm: something it waits for made no progress for `[status] alarm_after_s`.
     """
     site = home_of(ctx, home)
     if watch:
@@ -75,9 +80,11 @@ def _status(
         return 0
     status = _fetch(site)
     if as_json:
-        print_json(status)
+        print_json(status["history"] if history else status)
     else:
-        console().print(status_view(status))
+        console().print(history_table(status["history"]) if history else status_view(status))
+    if status["alarms"]:
+        return EXIT_ALARM
     return 0 if status["state"] == "running" else EXIT_FAILED
 
 
