@@ -10,6 +10,9 @@ committer asks `wait_for_room` before it begins a transaction and waits while a 
 high mark, for `link_stall_s` at most; then that link is closed and its site catches up from the
 log later. What one site asked for (log, pages) is bounded by `rep_set_limit` per request, and its
 further requests wait while its queue is over the mark (`is_choked`).
+
+What this site asks for goes to its peer, if it has one: the library marks requests that any site
+may answer, as long as it has not asked in vain (`set_peer`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from replication.wire import LSN, lsn_from_library
 _HEADER: Final = struct.Struct(">BII")
 _REP_MESSAGE: Final = 3
 _PERMANENT: Final = db.DB_REP_PERMANENT
+_ANYWHERE: Final = db.DB_REP_ANYWHERE
+_ASKED_AGAIN: Final = db.DB_REP_REREQUEST
 _LOG: Final = int(RepType.LOG)
 _VOTE1: Final = int(RepType.VOTE1)
 _TOLD: Final = frozenset({RepType.UPDATE, RepType.VOTE1})
@@ -75,11 +80,13 @@ class Bridge:
         # Replaced as a whole, never changed: the callback reads them without a lock.
         self._by_eid: dict[int, Link] = {}
         self._links: tuple[Link, ...] = ()
+        self._peer: tuple[int, Link] | None = None
         self._unsent = 0
         self.last_broadcast_s = 0.0
         self.last_permanent: LSN = LSN(0, 0)
         self.messages_sent = 0
         self.messages_dropped = 0
+        self.peer_requests = 0
         self.bytes_sent = 0
         self.stalls = 0
         self.waits = 0
@@ -94,6 +101,13 @@ class Bridge:
                 by_eid[eid] = link
             self._by_eid = by_eid
             self._links = tuple(by_eid.values())
+
+    def set_peer(self, eid: int, link: Link | None) -> None:
+        """Ask this site for what any site may answer, from now on; None: the master.
+
+        Source: DB_ENV->repmgr_site, DB_REPMGR_PEER: "client-to-client synchronization".
+        """
+        self._peer = None if link is None else (eid, link)
 
     def send(
         self,
@@ -128,7 +142,7 @@ class Bridge:
             for link in links:
                 link.flush()
             return
-        direct = self._by_eid.get(eid)
+        eid, direct = self._addressee(eid, flags)
         if direct is None:
             # No link: the site asks again when it is back.
             self.messages_dropped += 1
@@ -149,6 +163,14 @@ class Bridge:
             self._on_vote(int.from_bytes(record[:4]))
         else:
             self._on_sync_message(eid, kind, record)
+
+    def _addressee(self, eid: int, flags: int) -> tuple[int, Link | None]:
+        peer = self._peer
+        # Asked again means that the peer had no answer, or that it was lost.
+        if peer is not None and flags & (_ANYWHERE | _ASKED_AGAIN) == _ANYWHERE:
+            self.peer_requests += 1
+            return peer
+        return eid, self._by_eid.get(eid)
 
     def flush(self) -> None:
         """Send what waits on all links. *Thread:* any."""

@@ -10,8 +10,8 @@ comes in as `now_s`, everything else as plain values.
             -> TAKING_OVER -> MASTER
 
 The parts: `connections` (links and dials), `group` (the site list), `belonging` (whether this site
-is in it), `heartbeats`, `elections`, `remembered` (what outlives the environment); here is what
-ties them together.
+is in it), `heartbeats`, `elections`, `catch_up` (the copy here), `remembered` (what outlives the
+environment); here is what ties them together.
 
 Source: Programmer's Reference, "Replication Manager" and "Building the communications
 infrastructure"; who becomes master at a cold start is `replication.coldstart`.
@@ -22,6 +22,7 @@ from dataclasses import replace
 from replication import bodies, coldstart, effects
 from replication.belonging import Belonging
 from replication.bodies import SiteAddress, Standing
+from replication.catch_up import CatchUp
 from replication.coldstart import OwnStanding, Start
 from replication.connections import Connections
 from replication.effects import Outbox
@@ -71,12 +72,16 @@ class Core:
         self.master: SiteAddress | None = None
         self.client_started = False
         self._next_seek_s = 0.0
-        self.complete = memory.complete and not own.empty
-        self.startup_done = False
-        self.syncing = False
         self.sites = Sites()
         self._out = Outbox()
         self._remembered = Remembered(memory, self._out)
+        self.catch_up = CatchUp(
+            settings,
+            self.sites,
+            self._remembered,
+            self._out,
+            complete=memory.complete and not own.empty,
+        )
         configured = [remote.address for remote in settings.remotes]
         for address in configured:
             self.sites.site(address)
@@ -126,6 +131,21 @@ class Core:
     def memory(self) -> Memory:
         """What is to be remembered beside the environment."""
         return self._remembered.memory
+
+    @property
+    def complete(self) -> bool:
+        """The copy here can be read."""
+        return self.catch_up.complete
+
+    @property
+    def syncing(self) -> bool:
+        """Internal initialisation replaces the copy here."""
+        return self.catch_up.syncing
+
+    @property
+    def startup_done(self) -> bool:
+        """This site is in step with its master."""
+        return self.catch_up.startup_done
 
     @property
     def membership(self) -> Membership | None:
@@ -248,8 +268,12 @@ class Core:
         if self.phase in (Phase.FOLLOWING, Phase.MASTER):
             self.connections.dial_due(now_s, self.members())
 
-    def new_master(self, now_s: float, eid: int, generation: int) -> None:
-        """The library says who is master."""
+    def new_master(self, now_s: float, eid: int, generation: int, *, again: bool = False) -> None:
+        """The library says who is master.
+
+        Args:
+            again: it is the one before, in the same generation.
+        """
         if self.phase in (Phase.MASTER, Phase.TAKING_OVER, Phase.REMOVED):
             return  # said before the library made this site master, or before it was removed
         self.generation = max(self.generation, generation)
@@ -258,6 +282,8 @@ class Core:
         self.master = state.address if state else None
         self.elections.master_found()
         self.heartbeats.new_master()
+        if not again:
+            self.catch_up.new_master()
         if self.master_link is None:
             # Its link broke while the news was under way: nobody else would notice.
             self.elections.call_at(now_s + self.settings.connection_retry_s)
@@ -269,15 +295,12 @@ class Core:
     def master_again(self, now_s: float, eid: int, generation: int) -> None:
         """The library follows this master, maybe the same as before its link broke."""
         if self.misses_master:
-            self.new_master(now_s, eid, generation)
+            self.new_master(now_s, eid, generation, again=generation == self.generation)
             self.heartbeats.gap_left()
 
     def sync_started(self) -> None:
         """Internal initialisation begins: the copy here is not complete until it ends."""
-        if not self.syncing:
-            self.syncing, self.complete, self.startup_done = True, False, False
-            self._remembered.complete(False)
-            self._out.do(effects.RoleChanged())
+        self.catch_up.started()
 
     def startup_finished(self, reached: LSN) -> None:
         """The library says that this replicant has caught up with the master's log.
@@ -288,8 +311,7 @@ class Core:
         if self.syncing:
             # The copy was replaced: what was acknowledged in the old one says nothing here.
             self._remembered.stable_at_most(reached)
-        self.syncing, self.complete, self.startup_done = False, True, True
-        self._remembered.complete(True)
+        self.catch_up.finished()
         self._out.note("startup_done", master=self.master, generation=self.generation)
         self._out.do(effects.LoadMembership())
         self._out.do(effects.RoleChanged())
@@ -470,11 +492,10 @@ class Core:
         self.client_started = False
         self.phase = Phase.MASTER
         self.master = self.settings.local
-        self.syncing, self.complete, self.startup_done = False, True, True
         self.own = replace(self.own, removed=False)
         self._remembered.removed(False)
         self._remembered.generation(generation)
-        self._remembered.complete(True)
+        self.catch_up.finished()
         self._remembered.group(self.memory.group_id or self._new_group_id)
         self._remembered.stable_at_most(last_lsn)
         self.elections.master_found()
@@ -569,12 +590,15 @@ class Core:
         """The master says up to where writes were answered OK."""
         self._remembered.stable(lsn)
 
-    def tick(self, now_s: float, last_broadcast_s: float, applied: LSN) -> None:
+    def tick(
+        self, now_s: float, last_broadcast_s: float, applied: LSN, sync_progress: int = 0
+    ) -> None:
         """The clock: retries, heartbeats, monitors.
 
         Args:
             last_broadcast_s: when something last went out to every site.
             applied: the last permanent LSN here.
+            sync_progress: see `CatchUp.tick`.
         """
         self._applied = applied
         if self._next_probe_s is not None and now_s >= self._next_probe_s:
@@ -588,3 +612,5 @@ class Core:
             self.heartbeats.send_due(now_s, last_broadcast_s)
         else:
             self.heartbeats.watch(now_s, self.master_link)
+            if self.master is not None and self.master_link is not None:
+                self.catch_up.tick(now_s, self.master, sync_progress)

@@ -85,6 +85,11 @@ class StartClient:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAgain:
+    """Have the library ask its master for what it misses; nothing to answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class StartMaster:
     """Become master with a generation above this one.
 
@@ -177,6 +182,7 @@ Effect: TypeAlias = (
     | SendStanding
     | SendHeartbeat
     | StartClient
+    | AskAgain
     | StartMaster
     | AnnounceMaster
     | Elect

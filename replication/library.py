@@ -73,6 +73,18 @@ def start_client(env: db.DBEnv) -> None:
     env.rep_start(db.DB_REP_CLIENT)
 
 
+def ask_again(env: db.DBEnv) -> None:
+    """Have a client ask its master for the pages or records it misses, if it misses any.
+
+    The library looks only when something comes in. Another client that refuses a request makes it
+    look at once, so that is what it is told.
+    """
+    control = _CONTROL.pack(
+        REP_VERSION, LOG_VERSION, 0, 0, RepType.REREQUEST, env.rep_stat()["gen"], 0, 0, 0
+    )
+    env.rep_process_message(control, b"", _NOBODY_EID)
+
+
 def start_master(env: db.DBEnv, generation_above: int) -> int:
     """Become master with a generation above `generation_above`; returns it.
 

@@ -95,6 +95,11 @@ class LibraryWork:
         if await self._start_quietly(lambda: library.start_client(env), Phase.FOLLOWING):
             self._core.client_ready()
 
+    async def ask_again(self) -> None:
+        """Have the library ask again for what it misses."""
+        env = self._env
+        await self._start_quietly(lambda: library.ask_again(env), Phase.FOLLOWING)
+
     async def start_master(self, generation_above: int) -> None:
         """Become master."""
         env = self._env

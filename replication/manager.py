@@ -450,12 +450,12 @@ class Manager:
         self._note_heard(now_s, late=now_s - self._ticked_s > LATE_S)
         self._ticked_s = now_s
         # The bridge's clock is time.monotonic, as is the loop's.
-        self.core.tick(now_s, self.bridge.last_broadcast_s, self.applied)
+        self.core.tick(now_s, self.bridge.last_broadcast_s, self.applied, self._sync_progress())
         self.pending.expire(now_s)
         self.held.expire(now_s)
         if not self._ran:
-            waited = now_s - self.started_s >= self.settings.start_wait_s
-            if self.core.startup_done or self.core.is_master or (self.core.complete and waited):
+            core, waited = self.core, now_s - self.started_s >= self.settings.start_wait_s
+            if core.startup_done or core.is_master or (core.complete and waited):
                 self._ran = True
                 self.hooks.role_changed()
         self._send_stable()
@@ -466,6 +466,13 @@ class Manager:
         self._syncs.tick(now_s, self.core.sites, syncing=self.core.syncing)
         self.bridge.flush()
         self._perform()
+
+    def _sync_progress(self) -> int:
+        """A number that changes whenever something came that a sync needs."""
+        received = self._syncs.received
+        if self.core.catch_up.syncing and received and received.pages_done < received.pages_total:
+            return received.pages_done  # log of a busy master comes as well, and is no use yet
+        return self.applier.messages
 
     def _note_heard(self, now_s: float, *, late: bool) -> None:
         """Any byte is a sign of life; while nothing is read, silence means nothing."""
@@ -528,6 +535,9 @@ class Manager:
         for state in self.core.sites.values():
             chosen = state.link
             self.bridge.set_link(state.eid, self._hub.link(chosen.number) if chosen else None)
+        peer = self.core.catch_up.peer(self.core.master)
+        link = self._hub.link(peer.link.number) if peer and peer.link else None
+        self.bridge.set_peer(peer.eid if peer else 0, link)
         changed = self._acks.route(self._ack_links())
         # What was applied before the link was known to be the master's, said now. Not what is of
         # an earlier generation: the new master may never have had it.

@@ -149,6 +149,7 @@ class Performer:
     def _do_in_library(
         self,
         effect: effects.StartClient
+        | effects.AskAgain
         | effects.StartMaster
         | effects.AnnounceMaster
         | effects.Elect
@@ -159,6 +160,8 @@ class Performer:
         match effect:
             case effects.StartClient():
                 spawn(library.start_client())
+            case effects.AskAgain():
+                spawn(library.ask_again())
             case effects.StartMaster(generation_above):
                 spawn(library.start_master(generation_above))
             case effects.AnnounceMaster():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from replication.bodies import SiteAddress
 from replication.journal import Journal
@@ -21,6 +22,7 @@ class SyncJournal:
     def __init__(self, journal: Journal) -> None:
         self.received: SyncProgress | None = None
         self._offered: SyncProgress | None = None
+        self._heard: SyncProgress | None = None  # the last list, whoever takes its pages from here
         self._sent: dict[int, SyncProgress] = {}
         self._journal = journal
         self._written_s = 0.0
@@ -30,6 +32,7 @@ class SyncJournal:
     def list_received(self, now_s: float, record: bytes) -> None:
         """A file list came; it goes to every site, whoever asked. *Thread:* apply."""
         self._offered = SyncProgress(now_s, tuple(parse_list(record)))
+        self._heard = replace(self._offered)
 
     def begin(self) -> bool:
         """This site asks for a page; True when that is the first of a sync. *Thread:* any."""
@@ -47,6 +50,10 @@ class SyncJournal:
     def page_sent(self, eid: int, record_bytes: int) -> None:
         """A page was sent. *Thread:* any."""
         progress = self._sent.get(eid)
+        if (progress is None or progress.finished) and self._heard is not None:
+            # A replicant's peer takes its pages here; the list was the master's.
+            progress = self._sent[eid] = self._heard
+            self._heard = None
         if progress is not None:
             progress.page(record_bytes)
 
@@ -106,7 +113,7 @@ class SyncJournal:
                 percent=_percent(received),
                 eta_s=received.eta_s(now_s),
             )
-        for eid, sent in self._sent.items():
+        for eid, sent in list(self._sent.items()):
             state = sites.by_eid(eid)
             if state is not None and sent.pages_done and not sent.finished:
                 self._write_sent(now_s, state.address, sent)

@@ -178,6 +178,7 @@ def _counters(engine: Engine) -> dict[str, int]:
             "messages_sent": bridge.messages_sent,
             "messages_dropped": bridge.messages_dropped,
             "bytes_sent": bridge.bytes_sent,
+            "peer_requests": bridge.peer_requests,
             "back_pressure_waits": bridge.waits,
             "links_stalled": bridge.stalls,
             "messages_applied": applier.messages,

@@ -48,8 +48,9 @@ class Told:
         *,
         eid: int = EVERYBODY,
         lsn: tuple[int, int] = (0, 0),
+        flags: int = 0,
     ) -> None:
-        flags = db.DB_REP_PERMANENT if lsn != (0, 0) else 0
+        flags |= db.DB_REP_PERMANENT if lsn != (0, 0) else 0
         self.bridge.send(ENV, control(kind), record, lsn, eid, flags)
 
 
@@ -90,6 +91,36 @@ class TestRoutes:
             assert told.bridge.last_permanent == LSN(1, 300)
             end.link.close_after_sending("over")
             assert records(await read_to_end(theirs)) == [b"put", b"commit"]
+
+    async def test_a_request_that_any_site_may_answer_goes_to_the_peer_once(self) -> None:
+        told = Told()
+        with connection() as (ours, theirs), connection() as (ours2, theirs2):
+            master, peer = Recorded(ours), Recorded(ours2)
+            told.bridge.set_link(2, master.link)
+            told.bridge.set_link(3, peer.link)
+            told.send(RepType.PAGE_REQ, b"no peer", eid=2, flags=db.DB_REP_ANYWHERE)
+            told.bridge.set_peer(3, peer.link)
+            told.send(RepType.PAGE_REQ, b"any", eid=2, flags=db.DB_REP_ANYWHERE)
+            told.send(RepType.UPDATE_REQ, b"the master's alone", eid=2)
+            again = db.DB_REP_ANYWHERE | db.DB_REP_REREQUEST
+            told.send(RepType.LOG_REQ, b"again", eid=2, flags=again)
+            told.send(RepType.PAGE_REQ, b"its master", eid=9, flags=db.DB_REP_ANYWHERE)
+            told.send(RepType.NEWCLIENT, b"all", flags=db.DB_REP_ANYWHERE)
+            told.bridge.set_peer(0, None)
+            told.send(RepType.VERIFY_REQ, b"it is gone", eid=2, flags=db.DB_REP_ANYWHERE)
+            master.link.close_after_sending("over")
+            peer.link.close_after_sending("over")
+            assert records(await read_to_end(theirs)) == [
+                b"no peer",
+                b"the master's alone",
+                b"again",
+                b"all",
+                b"it is gone",
+            ]
+            assert records(await read_to_end(theirs2)) == [b"any", b"its master", b"all"]
+        assert told.bridge.peer_requests == 2
+        asked = [eid for eid, kind in told.syncs if kind == RepType.PAGE_REQ]
+        assert asked == [2, 3, 3], "the journal names who was asked"
 
     async def test_a_long_transaction_goes_out_in_steps(self) -> None:
         told = Told()

@@ -119,3 +119,15 @@ def test_what_is_sent_is_counted_over_a_repeated_list(lines: Lines) -> None:
         ("sync_send_started", "12"),
         ("sync_send_finished", "12"),
     ]
+
+
+def test_a_peer_that_sends_the_masters_pages_says_so(lines: Lines) -> None:
+    for now_s in (100.0, 200.0):
+        lines.syncs.list_received(now_s, LIST)
+        for _ in range(12):
+            lines.syncs.page_sent(lines.eid, PAGE_BYTES)
+        lines.syncs.tick(now_s + PROGRESS_EVERY_S, lines.sites, syncing=False)
+    assert [(line.event, line.facts["pages"]) for line in lines.read()] == [
+        ("sync_send_started", "12"),
+        ("sync_send_finished", "12"),
+    ] * 2

@@ -1,0 +1,97 @@
+"""How a replicant gets its data: from a peer, late, in bulk; real sites on loopback."""
+
+from __future__ import annotations
+
+from replication.journal_line import Line, parse_line
+from tests.support.engines import EngineSite, EngineSites, fast, sites
+from tests.support.environments import soon
+
+__all__ = ["fast", "sites"]
+
+ACKS_NONE = "repmgr_set_ack_policy db_repmgr_acks_none"
+# A request is answered with so little at a time that a sync lasts long enough to be looked at.
+SLOW_LINES = ("rep_set_limit 0 16384", "rep_set_request 20000 100000")
+VALUE = b"v" * 10_000
+KEYS = [b"key%04d" % number for number in range(200)]
+
+
+def events(site: EngineSite, event: str) -> list[Line]:
+    lines = [parse_line(text) for text in site.events.splitlines()]
+    return [line for line in lines if line is not None and line.event == event]
+
+
+async def fill(master: EngineSite, *, value: bytes = VALUE) -> None:
+    for at in range(0, len(KEYS), 20):
+        await master.write(*KEYS[at : at + 20], value=value)
+
+
+async def with_peer(sites: EngineSites, *lines: str) -> tuple[EngineSite, EngineSite, EngineSite]:
+    """A master and a replicant that are in step, and a third site whose peer the replicant is."""
+    master, peer, late = sites.group(3, lines=(ACKS_NONE, *lines))
+    said = late.home.db_config.read_text()
+    named = f"repmgr_site {peer.address.host} {peer.address.port}"
+    late.home.db_config.write_text(said.replace(named, f"{named} db_repmgr_peer on"))
+    await master.start()
+    await peer.start()
+    await fill(master)
+    await soon("in step", lambda: peer.engine.lsn >= master.engine.lsn)
+    return master, peer, late
+
+
+async def holds_all(site: EngineSite) -> None:
+    for key in (KEYS[0], KEYS[-1]):
+        assert await site.read(key) == VALUE
+    assert await site.engine.key_count() == len(KEYS)
+
+
+async def test_a_replicant_syncs_from_its_peer(sites: EngineSites) -> None:
+    master, peer, late = await with_peer(sites)
+    await late.start()
+    await holds_all(late)
+    (asked,) = events(late, "sync_receive_started")
+    assert asked.facts["master"] == str(peer.address)
+    assert late.engine.status().counters["peer_requests"] > 0
+    await soon("the peer says that it is over", lambda: events(peer, "sync_send_finished"))
+    (sent,) = events(peer, "sync_send_started")
+    assert sent.facts["site"] == str(late.address)
+    assert [e.facts["site"] for e in events(master, "sync_send_started")] == [str(peer.address)]
+    # The live log comes from the master, as ever.
+    await master.write(b"later")
+    await soon("in step", lambda: late.engine.lsn >= master.engine.lsn)
+    assert await late.read(b"later") == b"value"
+
+
+async def test_a_sync_goes_on_from_the_master_when_the_peer_dies(sites: EngineSites) -> None:
+    master, peer, late = await with_peer(sites, *SLOW_LINES)
+    await late.start(wait=False)
+    await soon("pages come from the peer", lambda: _pages(late) > 10)
+    assert late.engine.state == "start-pending"
+    await peer.stop()
+    await soon("running", lambda: late.engine.state == "running", deadline_s=60)
+    await holds_all(late)
+    assert events(late, "sync_asked_again")
+    await soon(
+        "the master says that it sent the rest",
+        lambda: any(
+            event.facts["site"] == str(late.address)
+            for event in events(master, "sync_send_started")
+        ),
+    )
+
+
+def _pages(site: EngineSite) -> int:
+    sync = site.engine.status().sync
+    return 0 if sync is None else sync.pages_done
+
+
+async def test_a_peer_that_is_master_is_asked_as_the_master(sites: EngineSites) -> None:
+    master, replicant = sites.group(2, lines=(ACKS_NONE,))
+    said = replicant.home.db_config.read_text()
+    replicant.home.db_config.write_text(
+        said.replace("db_bootstrap_helper on", "db_bootstrap_helper on db_repmgr_peer on")
+    )
+    await master.start()
+    await fill(master)
+    await replicant.start()
+    await holds_all(replicant)
+    assert replicant.engine.status().counters["messages_dropped"] == 0
