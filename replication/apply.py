@@ -48,6 +48,7 @@ _FLUSH_FLAG: Final = 0x02  # in a record's control part: flush the log inside th
 _LOG: Final = int(RepType.LOG)
 _START_SYNC: Final = int(RepType.START_SYNC)
 _VERIFY_REQ: Final = int(RepType.VERIFY_REQ)
+_VOTE1: Final = int(RepType.VOTE1)
 _NEWMASTER: Final = int(RepType.NEWMASTER)
 _WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
@@ -61,8 +62,12 @@ class Outcomes(Protocol):
     def permanent(self, generation: int, lsn: LSN) -> None:
         """Everything up to `lsn` is applied and flushed: acknowledge it."""
 
-    def answered(self, code: int) -> None:
-        """The library answered DUPMASTER, HOLDELECTION, JOIN_FAILURE, or WOULD_ROLLBACK."""
+    def answered(self, code: int, nsites: int = 0) -> None:
+        """The library answered DUPMASTER, HOLDELECTION, JOIN_FAILURE, or WOULD_ROLLBACK.
+
+        Args:
+            nsites: how many votes the site waits for whose vote calls for an election.
+        """
 
     def master_heard(self, eid: int) -> None:
         """A site said that it is master; whether the library believes it is to be asked."""
@@ -324,8 +329,6 @@ class Applier:
             break
         else:
             return
-        if code is None:
-            return
         if code == db.DB_REP_ISPERM:
             generation = int.from_bytes(frame[3][20:24])
             lsn = lsn_from_library(detail)
@@ -335,7 +338,14 @@ class Applier:
             if self._membership_seen:
                 self._membership_seen = False
                 self._outcomes.membership_logged()
-        elif code in (db.DB_REP_DUPMASTER, db.DB_REP_HOLDELECTION, db.DB_REP_JOIN_FAILURE):
+        elif code is not None:
+            self._answered(code, frame)
+
+    def _answered(self, code: int, frame: Frame) -> None:
+        if code == db.DB_REP_HOLDELECTION:
+            voted = frame[3][19] == _VOTE1
+            self._outcomes.answered(code, int.from_bytes(frame[4][4:8]) if voted else 0)
+        elif code in (db.DB_REP_DUPMASTER, db.DB_REP_JOIN_FAILURE):
             self._outcomes.answered(code)
 
     def _acknowledge(self) -> None:

@@ -423,7 +423,10 @@ class Core:
             self.master = None
             self.elections.master_lost(now_s)
             self._out.note("master_lost", master=state.address, reason=reason)
+        elif state is not None and self.misses_master:
+            self.elections.site_lost(now_s)
         self._out.do(effects.RoleChanged())
+        self._elect_due(now_s)
 
     def dial_failed(self, now_s: float, address: SiteAddress, reason: str) -> None:
         """A site could not be reached."""
@@ -431,9 +434,13 @@ class Core:
 
     # -- elections -----------------------------------------------------------------------------
 
-    def election_wanted(self, now_s: float) -> None:
-        """The library asks for an election (another site called one)."""
-        self.elections.call_at(now_s)
+    def election_wanted(self, now_s: float, nsites: int = 0) -> None:
+        """The library asks for an election (another site called one).
+
+        Args:
+            nsites: how many votes that site waits for, 0 if it did not say.
+        """
+        self.elections.invited(now_s, nsites)
         self._elect_due(now_s)
 
     def _elect_due(self, now_s: float) -> None:
@@ -577,7 +584,7 @@ class Core:
         link = self.sites.links.get(number)
         if link is None:
             return
-        link.monitored = True
+        link.monitored = generation
         if self.phase is Phase.FOLLOWING:
             same = generation == self.generation
             self.heartbeats.heard(now_s, lsn, applied, same_generation=same, syncing=self.syncing)
@@ -611,6 +618,6 @@ class Core:
         if self.is_master:
             self.heartbeats.send_due(now_s, last_broadcast_s)
         else:
-            self.heartbeats.watch(now_s, self.master_link)
+            self.heartbeats.watch(now_s, self.master_link, self.generation)
             if self.master is not None and self.master_link is not None:
                 self.catch_up.tick(now_s, self.master, sync_progress)

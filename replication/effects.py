@@ -109,12 +109,14 @@ class Elect:
     """Hold the log (`replication.hold`), then an election; answer with `election_over`.
 
     Args:
-        timeout_s: how long it may take, and how long a vote in it is counted afterwards.
+        timeout_s: longest wait for votes.
+        counted_s: how long a vote may be counted elsewhere after this call.
     """
 
     nsites: int
     nvotes: int
     timeout_s: float
+    counted_s: float
 
 
 @dataclass(frozen=True, slots=True)

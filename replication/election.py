@@ -9,14 +9,24 @@
                              master (its vote cannot come, and waiting
                              for it would cost the whole time-out)
 
+That first try is short, a tenth of the time-out: all who can vote are connected and answer at once,
+and the library looks at the outcome only ten times a time-out, applying nothing in between. When
+nobody won it, it is repeated right away with the whole time-out.
+
+Who is invited by another site's vote waits for as many votes as that one does: else the tally of
+both would wait for the longer list.
+
 Members count whatever their status or priority: priority 0 votes too, it only never wins.
 
 Source: Programmer's Reference, "Elections"; the library's repmgr numbers.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from replication.effects import Elect, Outbox, RoleChanged
+
+DECIDED: Final = "decided"
+SHORT_PART: Final = 0.1
 
 
 class Ballot(NamedTuple):
@@ -72,7 +82,10 @@ class Elections:
         self._wait_s = wait_s
         self._out = out
         self._due_s: float | None = None
-        self._master_just_lost = False
+        self._called_s = 0.0
+        self._tries_after_loss = 0  # left: a short one, a whole one
+        self._invited_nsites = 0
+        self._voted = False
         self._had_master = False
 
     def call_at(self, when_s: float | None) -> None:
@@ -81,13 +94,27 @@ class Elections:
 
     def master_lost(self, now_s: float) -> None:
         """The master's link broke."""
-        self._master_just_lost = True
+        self._tries_after_loss = 2
+        self._due_s = now_s
+
+    def site_lost(self, now_s: float) -> None:
+        """Another link broke while there is no master.
+
+        That may have been the winner, about to take over: its voters need not wait for it.
+        """
+        if self._voted:
+            self.master_lost(now_s)
+
+    def invited(self, now_s: float, nsites: int) -> None:
+        """Another site has called one, and waits for so many votes; 0 if it did not say."""
+        self._invited_nsites = nsites
         self._due_s = now_s
 
     def master_found(self) -> None:
         """There is one."""
         self._had_master = True
-        self._master_just_lost = False
+        self._voted = False
+        self._tries_after_loss = 0
         self._due_s = None
 
     def is_due(self, now_s: float) -> bool:
@@ -110,7 +137,7 @@ class Elections:
             Why it is impossible now, None when it was called.
         """
         numbers = ballot(
-            members, two_site_strict=self._strict, master_just_lost=self._master_just_lost
+            members, two_site_strict=self._strict, master_just_lost=self._tries_after_loss > 0
         )
         if connected < numbers.nvotes:
             why = (
@@ -119,12 +146,17 @@ class Elections:
             )
             self._due_s = now_s + self._wait_s
             return why
-        self._master_just_lost = False
-        self.under_way = True
+        if self._invited_nsites in range(max(members - 1, numbers.nvotes), members + 1):
+            numbers = numbers._replace(nsites=self._invited_nsites)
+        whole_s = self._timeout_s if self._had_master else self._first_timeout_s
+        timeout_s = self._timeout_s * (SHORT_PART if self._tries_after_loss == 2 else 1.0)
+        self._tries_after_loss = max(0, self._tries_after_loss - 1)
+        self._invited_nsites = 0
+        self._called_s = now_s
+        self.under_way = self._voted = True
         self._due_s = None
         self._out.note("election_called", nsites=numbers.nsites, nvotes=numbers.nvotes)
-        timeout_s = self._timeout_s if self._had_master else self._first_timeout_s
-        self._out.do(Elect(*numbers, timeout_s))
+        self._out.do(Elect(*numbers, timeout_s, whole_s))
         self._out.do(RoleChanged())
         return None
 
@@ -132,6 +164,9 @@ class Elections:
         """The election call returned."""
         self.under_way = False
         self._out.note("election_over", outcome=outcome)
-        if again:
-            self._due_s = now_s + self._retry_s
+        if again and self._due_s is None:  # else another was called for meanwhile
+            # Longer than a short one takes: somebody may have won and be about to take over.
+            unwon_s = 2 * SHORT_PART * self._timeout_s
+            unwon = outcome != DECIDED and now_s - self._called_s < unwon_s
+            self._due_s = now_s + (0 if unwon and self._tries_after_loss else self._retry_s)
         self._out.do(RoleChanged())

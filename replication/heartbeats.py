@@ -87,9 +87,9 @@ class Heartbeats:
         if self._send_s:
             self._out.do(effects.SendHeartbeat(link.number))
 
-    def watch(self, now_s: float, link: LinkState | None) -> None:
-        """As a replicant: give a silent master up."""
-        if link is None or not link.monitored or not self._monitor_s:
+    def watch(self, now_s: float, link: LinkState | None, generation: int) -> None:
+        """As a replicant: give a silent master up, once it sent a heartbeat in its generation."""
+        if link is None or link.monitored != generation or not self._monitor_s:
             return
         silent_s = now_s - link.heard_s
         if silent_s > self._monitor_s:

@@ -12,6 +12,7 @@ from typing import Final
 
 from berkeleydb import db
 
+from replication.election import DECIDED
 from replication.messages import RepType
 from replication.wire import LSN, LSN_ZERO, lsn_from_library
 
@@ -124,12 +125,13 @@ def in_step(env: db.DBEnv) -> InStep:
     return InStep(int(stat["gen"]), reached)
 
 
-def elect(env: db.DBEnv, nsites: int, nvotes: int) -> str:
+def elect(env: db.DBEnv, nsites: int, nvotes: int, timeout_s: float) -> str:
     """Hold an election; blocks until it is decided or times out. Returns what came of it."""
     try:
+        env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, round(timeout_s * 1e6))
         env.rep_elect(nsites, nvotes)
     except db.DBRepUnavailError:
         return "no master was elected: too few sites answered in time"
     except db.DBError as error:
         return f"the election failed: {error.args[-1]}"
-    return "decided"
+    return DECIDED

@@ -15,6 +15,7 @@ from berkeleydb import db
 
 from replication import library
 from replication.core import Core
+from replication.effects import Elect
 from replication.held_log import HeldLog
 from replication.library import LogStanding
 from replication.phase import Phase
@@ -140,27 +141,25 @@ class LibraryWork:
             self._on_broken(0, error)
             return False
 
-    async def elect(self, nsites: int, nvotes: int, timeout_s: float) -> None:
-        """Hold an election, and the log before it.
-
-        Args:
-            timeout_s: how long an election may take, here as on the other sites.
-        """
+    async def elect(self, wanted: Elect) -> None:
+        """Hold an election, and the log before it."""
         env = self._env
         outcome = "the election failed"
         try:
             drained = asyncio.wrap_future(self._held.begin())
             # Behind a lock that a reader keeps, the thread may be long; the vote can wait a while.
-            await asyncio.wait([drained], timeout=timeout_s)
+            await asyncio.wait([drained], timeout=wanted.counted_s)
             if self._core.phase is Phase.FOLLOWING:
                 self._held.drained()
                 outcome = await asyncio.wrap_future(
-                    self._votes.submit(lambda: library.elect(env, nsites, nvotes))
+                    self._votes.submit(
+                        lambda: library.elect(env, wanted.nsites, wanted.nvotes, wanted.timeout_s)
+                    )
                 )
             else:
                 outcome = "not needed any more"
         finally:
-            self._held.over(self._loop.time(), timeout_s)
+            self._held.over(self._loop.time(), wanted.counted_s)
             self._core.election_over(self._loop.time(), outcome)
 
     async def new_master(self, eid: int) -> None:

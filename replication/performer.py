@@ -166,8 +166,8 @@ class Performer:
                 spawn(library.start_master(generation_above))
             case effects.AnnounceMaster():
                 spawn(library.announce_master())
-            case effects.Elect(nsites, nvotes, timeout_s):
-                spawn(library.elect(nsites, nvotes, timeout_s))
+            case effects.Elect():
+                spawn(library.elect(effect))
             case effects.LoadMembership():
                 spawn(self._means.membership.load())
             case effects.ChangeMembership(steps, request, forced):

@@ -16,7 +16,8 @@ class LinkState:
     Args:
         released: its messages may go to the library.
         since_s: when it was ready.
-        monitored: a heartbeat came on it, so silence means something.
+        monitored: the generation of the last heartbeat that came on it, 0 for none; a master that
+            sent one is lost when it is silent.
     """
 
     number: int
@@ -28,7 +29,7 @@ class LinkState:
     since_s: float = 0.0
     heard_s: float = 0.0
     bytes_in: int = 0
-    monitored: bool = False
+    monitored: int = 0
 
 
 @dataclass(slots=True, eq=False)

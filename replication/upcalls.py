@@ -89,9 +89,9 @@ class Upcalls:
         """Acknowledge. *Thread:* apply."""
         self._acks.send(generation, lsn)
 
-    def answered(self, code: int) -> None:
+    def answered(self, code: int, nsites: int = 0) -> None:
         """What the library answered. *Thread:* apply."""
-        later(self._loop, self._on_answered, code)
+        later(self._loop, self._on_answered, code, nsites)
 
     def master_heard(self, eid: int) -> None:
         """A site says that it is master. *Thread:* apply."""
@@ -197,11 +197,11 @@ class Upcalls:
         if self._core.misses_master:
             self._tasks.spawn(self._library.find_master(eid))
 
-    def _on_answered(self, code: int) -> None:
+    def _on_answered(self, code: int, nsites: int) -> None:
         now_s = self._loop.time()
         match code:
             case db.DB_REP_HOLDELECTION:
-                self._core.election_wanted(now_s)
+                self._core.election_wanted(now_s, nsites)
             case db.DB_REP_DUPMASTER:
                 self._core.duplicate_master(now_s)
             case db.DB_REP_JOIN_FAILURE:

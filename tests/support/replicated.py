@@ -68,6 +68,7 @@ class Told:
 
     acks: list[tuple[int, LSN]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
+    nsites: list[int] = field(default_factory=list)
     syncs: list[int] = field(default_factory=list)
     masters: list[int] = field(default_factory=list)
     membership: int = 0
@@ -79,8 +80,9 @@ class Told:
     def permanent(self, generation: int, lsn: LSN) -> None:
         self.acks.append((generation, lsn))
 
-    def answered(self, code: int) -> None:
+    def answered(self, code: int, nsites: int = 0) -> None:
         self.answers.append(code)
+        self.nsites.append(nsites)
 
     def master_heard(self, eid: int) -> None:
         self.masters.append(eid)

@@ -12,6 +12,7 @@ from replication.bodies import SiteAddress, Standing, decode_forward, decode_mem
 from replication.coldstart import Answer, OwnStanding
 from replication.core import FIRST_ELECTION_WAIT_S, REPROBE_S, Core
 from replication.heartbeats import GAP_SILENCE_S
+from replication.manager import TICK_S
 from replication.membership import Member, Membership
 from replication.memory import Memory
 from replication.messages import OwnCode, SiteStatus, StandingFlag
@@ -530,6 +531,25 @@ class TestLinks:
 
 
 class TestMasterLost:
+    def test_a_death_that_is_seen_starts_an_election_at_once(self) -> None:
+        script = replicant(A, B, C)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.do()
+        assert script.done(effects.Elect) == [effects.Elect(2, 2, 0.2, 2.0)], (
+            "no tick is waited for"
+        )
+
+    def test_nor_does_anybody_wait_for_a_winner_that_died(self) -> None:
+        sites = (A, B, C, D, A._replace(port=5014))
+        script = replicant(*sites)
+        script.core.link_closed(script.now_s, 1, "reset")
+        script.do()
+        assert script.done(effects.Elect) == [effects.Elect(4, 3, 0.2, 2.0)]
+        script.core.election_over(script.now_s, "decided")
+        script.core.link_closed(script.now_s, 2, "reset")
+        script.do()
+        assert script.done(effects.Elect) == [effects.Elect(4, 3, 0.2, 2.0)]
+
     def test_two_strict_sites_hold_no_election(self) -> None:
         script = replicant(A, B)
         script.core.link_closed(script.now_s, 1, "reset")
@@ -544,18 +564,24 @@ class TestMasterLost:
         script = replicant(A, B, strict=False)
         script.core.link_closed(script.now_s, 1, "reset")
         script.tick()
-        assert script.done(effects.Elect) == [effects.Elect(1, 1, 2.0)]
+        assert script.done(effects.Elect) == [effects.Elect(1, 1, 0.2, 2.0)]
 
     def test_the_first_vote_does_not_wait_for_the_lost_master(self) -> None:
         script = replicant(A, B, C)
         script.core.link_closed(script.now_s, 1, "reset")
         script.tick()
-        assert script.done(effects.Elect) == [effects.Elect(2, 2, 2.0)]
-        assert not [e for e in script.tick(9) if isinstance(e, effects.Elect)], "one at a time"
+        assert script.done(effects.Elect) == [effects.Elect(2, 2, 0.2, 2.0)]
+        assert not [e for e in script.tick(0.2) if isinstance(e, effects.Elect)], "one at a time"
         script.core.election_over(script.now_s, "too few")
-        script.do()
+        script.tick()
+        assert script.done(effects.Elect) == [effects.Elect(2, 2, 2.0, 2.0)], "with all its time"
+        script.core.election_over(script.now_s + 2.0, "too few")
+        script.tick(2.1)
+        assert not script.done(effects.Elect)
         script.tick(4.1)
-        assert script.done(effects.Elect) == [effects.Elect(3, 2, 2.0)], "then everybody may vote"
+        assert script.done(effects.Elect) == [effects.Elect(3, 2, 2.0, 2.0)], (
+            "then everybody may vote"
+        )
 
     def test_the_winner_takes_over(self) -> None:
         script = replicant(A, B, C)
@@ -621,7 +647,7 @@ class TestMasterLost:
         script.tick(FIRST_ELECTION_WAIT_S / 2)
         assert not script.done(effects.Elect)
         script.tick(FIRST_ELECTION_WAIT_S)
-        assert script.done(effects.Elect) == [effects.Elect(3, 2, 2.0)]
+        assert script.done(effects.Elect) == [effects.Elect(3, 2, 2.0, 2.0)]
 
     def test_the_same_master_is_back(self) -> None:
         script = replicant(A, B)
@@ -743,6 +769,29 @@ class TestHeartbeats:
         [closed] = script.done(effects.CloseLink)
         assert closed.link == 1
         assert "1.1 s" in closed.reason
+
+    def test_another_masters_heartbeat_says_nothing_about_this_one(self) -> None:
+        script = replicant(A, B, C)
+        script.core.heartbeat(script.now_s, 2, 4, END, END)
+        script.core.new_master(script.now_s, script.core.site(C).eid, 5)
+        script.tick(60)
+        assert not script.done(effects.CloseLink)
+
+    @pytest.mark.parametrize("after_s", [0.0, 0.01, 0.04, 0.2])
+    def test_at_defaults_silence_is_noticed_within_a_second_and_a_half(
+        self, after_s: float
+    ) -> None:
+        script = replicant(A, B, C)
+        heard_s = script.now_s + 3.0
+        script.core.heartbeat(heard_s, 1, 4, END, END)
+        script.core.sites.links[1].heard_s = heard_s
+        script.now_s = heard_s + after_s
+        while not script.done(effects.CloseLink):
+            script.tick(TICK_S)
+        script.core.link_closed(script.now_s, 1, "nothing heard")
+        script.do()
+        assert script.done(effects.Elect)
+        assert 1.0 < script.now_s - heard_s <= 1.5
 
     def test_a_master_speaks_up_when_it_was_silent(self) -> None:
         script = master(B)

@@ -78,12 +78,71 @@ class TestCalling:
         elections, out = self.elections()
         elections.master_lost(5.0)
         assert elections.call(5.0, 3, 2) is None
-        assert called(out) == [effects.Elect(2, 2, 9.0)]
-        elections.call_at(5.0)
+        assert called(out) == [effects.Elect(2, 2, 0.2, 9.0)]
         assert not elections.is_due(6.0)
         elections.over(6.0, "too few", again=True)
         assert not elections.is_due(9.9)
         assert elections.is_due(10.0)
+
+    def test_what_is_called_for_meanwhile_comes_right_behind(self) -> None:
+        elections, out = self.elections()
+        elections.master_lost(5.0)
+        elections.call(5.0, 3, 2)
+        elections.invited(5.5, 3)
+        assert not elections.is_due(5.9)
+        elections.over(6.0, "another election has begun", again=True)
+        assert elections.is_due(6.0)
+        elections.call(6.0, 3, 2)
+        assert called(out)[-1] == effects.Elect(3, 2, 2.0, 9.0)
+
+    @pytest.mark.parametrize(
+        ("members", "asked", "nsites"),
+        [(3, 2, 2), (3, 3, 3), (3, 0, 3), (3, 4, 3), (5, 4, 4), (5, 3, 5), (2, 1, 2), (2, 2, 2)],
+    )
+    def test_who_is_invited_waits_for_as_many_votes_if_that_makes_sense(
+        self, members: int, asked: int, nsites: int
+    ) -> None:
+        elections, out = self.elections()
+        elections.invited(5.0, asked)
+        elections.call(5.0, members, members)
+        assert called(out)[0].nsites == nsites
+        elections.over(6.0, "too few", again=True)
+        elections.call(9.0, members, members)
+        assert called(out)[0].nsites == members, "only that once"
+
+    @pytest.mark.parametrize(
+        ("outcome", "took_s", "pause_s"),
+        [("too few", 0.2, 0.0), ("decided", 0.1, 4.0), ("too few", 0.6, 4.0)],
+    )
+    def test_the_short_try_is_repeated_at_once_unless_somebody_may_have_won(
+        self, outcome: str, took_s: float, pause_s: float
+    ) -> None:
+        elections, out = self.elections()
+        elections.master_lost(5.0)
+        elections.call(5.0, 3, 2)
+        assert called(out)[0].timeout_s == pytest.approx(0.2)
+        elections.over(5.0 + took_s, outcome, again=True)
+        assert elections.is_due(5.0 + took_s) is not bool(pause_s)
+        assert elections.is_due(5.0 + took_s + pause_s)
+        elections.call(10.0, 3, 2)
+        assert called(out) == [effects.Elect(2, 2, 2.0, 9.0)]
+        elections.over(12.0, "too few", again=True)
+        elections.call(16.0, 3, 2)
+        assert called(out) == [effects.Elect(3, 2, 2.0, 9.0)]
+
+    def test_a_winner_that_dies_before_it_leads_is_not_waited_for(self) -> None:
+        elections, out = self.elections()
+        elections.site_lost(4.0)
+        assert not elections.is_due(9.0), "nobody had voted for it"
+        elections.master_lost(5.0)
+        elections.call(5.0, 5, 4)
+        elections.over(6.0, "decided", again=True)
+        assert not elections.is_due(6.5)
+        elections.site_lost(6.5)
+        assert elections.is_due(6.5)
+        called(out)
+        elections.call(6.5, 5, 3)
+        assert called(out) == [effects.Elect(4, 3, 0.2, 9.0)]
 
     def test_too_few_sites_are_looked_for_again(self) -> None:
         elections, out = self.elections()
@@ -94,17 +153,17 @@ class TestCalling:
         assert not elections.is_due(5.9)
         assert elections.is_due(6.0)
         elections.call(6.0, 3, 2)
-        assert called(out) == [effects.Elect(2, 2, 9.0)]
+        assert called(out) == [effects.Elect(2, 2, 0.2, 9.0)]
 
     def test_only_a_group_without_a_master_so_far_takes_its_full_time(self) -> None:
         elections, out = self.elections()
         elections.call(5.0, 3, 3)
-        assert called(out) == [effects.Elect(3, 2, 9.0)]
+        assert called(out) == [effects.Elect(3, 2, 2.0, 9.0)]
         elections.over(6.0, "decided", again=False)
         elections.master_found()
         elections.master_lost(7.0)
         elections.call(7.0, 3, 2)
-        assert called(out) == [effects.Elect(2, 2, 2.0)]
+        assert called(out) == [effects.Elect(2, 2, 0.2, 2.0)]
 
     def test_a_master_makes_it_needless(self) -> None:
         elections, _ = self.elections()

@@ -81,6 +81,7 @@ class TestStanding:
             written = library.standing(env)
             database.close()
             closed = library.standing(env)
+            env.rep_set_timeout(db.DB_REP_CHECKPOINT_DELAY, 0)
             env.txn_checkpoint(0, 0, db.DB_FORCE)
             checkpoint = library.standing(env)
         assert written.permanent == written.last_lsn == closed.permanent
@@ -109,19 +110,17 @@ class TestElections:
     def test_one_site_alone_wins(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
             library.start_client(env)
-            assert library.elect(env, 1, 1) == "decided"
+            assert library.elect(env, 1, 1, 0.05) == "decided"
 
     def test_too_few_answers_are_an_outcome(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
-            env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, 50_000)
             library.start_client(env)
-            assert "too few sites" in library.elect(env, 3, 2)
+            assert "too few sites" in library.elect(env, 3, 2, 0.05)
 
     def test_a_vote_is_remembered_until_a_master_is_found(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
-            env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, 50_000)
             library.start_client(env)
-            library.elect(env, 3, 2)
+            library.elect(env, 3, 2, 0.05)
             voted_in = env.rep_stat()["egen"] - 1
         with environment(tmp_path) as env:
             assert library.standing(env).vote == voted_in > 0
@@ -132,4 +131,4 @@ class TestElections:
 
     def test_a_site_without_a_role_cannot_vote(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
-            assert library.elect(env, 1, 1).startswith("the election failed")
+            assert library.elect(env, 1, 1, 0.05).startswith("the election failed")

@@ -16,7 +16,7 @@ from replication.bodies import SiteAddress
 from replication.bridge import Bridge
 from replication.coldstart import OwnStanding
 from replication.core import Core
-from replication.effects import Note
+from replication.effects import Elect, Note
 from replication.held_log import HeldLog
 from replication.hold import State
 from replication.journal import Journal
@@ -137,7 +137,7 @@ class TestRoles:
             made.core.elections.under_way = True
             made.thread.refusals.append(ValueError("a bug"))
             with pytest.raises(ValueError, match="a bug"):
-                await made.work.elect(1, 1, 0.0)
+                await made.work.elect(Elect(1, 1, 0.1, 0.0))
             assert not made.core.electing
             made.close()
 
@@ -155,10 +155,10 @@ class TestRoles:
 
 
 class TestElection:
-    async def elect(self, made: Work, timeout_s: float = 0.05) -> None:
+    async def elect(self, made: Work, counted_s: float = 0.05) -> None:
         made.core.phase = Phase.FOLLOWING
         made.core.elections.under_way = True
-        await made.work.elect(3, 2, timeout_s)
+        await made.work.elect(Elect(3, 2, 0.05, counted_s))
 
     def bridge(self, held: HeldLog) -> Bridge:
         return Bridge(
@@ -183,7 +183,6 @@ class TestElection:
 
         bridge = self.bridge(held)
         with environment(tmp_path / "env", send=send) as env:
-            env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, 50_000)
             library.start_client(env)
             made = Work(env, tmp_path, [])
             made.work._held = held
@@ -204,7 +203,6 @@ class TestElection:
         self, tmp_path: Path
     ) -> None:
         with environment(tmp_path / "env") as env:
-            env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, 50_000)
             library.start_client(env)
             made = Work(env, tmp_path, [])
             await self.elect(made)
