@@ -1,0 +1,1 @@
+"""The tape catalog: customers, media types, repositories, volumes, and their history."""
