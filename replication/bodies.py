@@ -7,6 +7,7 @@
     PARM_REFRESH               ack policy u32, flags u32
     SITE_STANDING              see `Standing`
     STABLE_LSN                 generation u32, file u32, offset u32
+    HANDOVER_*                 generation u32, file u32, offset u32, reason in UTF-8 to the end
 
     site record                host, port u16, status u32
     host                       length u32 (with NUL), text, NUL
@@ -26,6 +27,7 @@ from replication.errors import LocalProtocolError, RemoteProtocolError
 from replication.wire import LSN
 
 HOST_BYTES_MAX: Final = 255
+REASON_BYTES_MAX: Final = 500
 _U32: Final = struct.Struct(">I")
 _TWO_U32: Final = struct.Struct(">II")
 _U64: Final = struct.Struct(">Q")
@@ -122,6 +124,20 @@ class Standing(NamedTuple):
     master: SiteAddress | None = None
     group_id: int = 0
     clients: SiteAddress | None = None
+
+
+class HandoverWord(NamedTuple):
+    """What two sites say while one hands the master's role over to the other.
+
+    Args:
+        generation: the old master's.
+        lsn: its last permanent record.
+        reason: why not, empty otherwise.
+    """
+
+    generation: int
+    lsn: LSN
+    reason: str = ""
 
 
 class BodyReader:
@@ -373,6 +389,19 @@ def decode_stable_lsn(data: bytes) -> tuple[int, LSN]:
     """Decode the body of STABLE_LSN into generation and LSN."""
     body = BodyReader("stable LSN", data)
     return body.u32(), LSN(body.u32(), body.u32())
+
+
+def encode_handover(word: HandoverWord) -> bytes:
+    """Encode the body of a HANDOVER message."""
+    reason = word.reason.encode()[:REASON_BYTES_MAX]
+    return _U32.pack(word.generation) + _TWO_U32.pack(*word.lsn) + reason
+
+
+def decode_handover(data: bytes) -> HandoverWord:
+    """Decode the body of a HANDOVER message."""
+    body = BodyReader("handover", data[:12])
+    generation, lsn = body.u32(), LSN(body.u32(), body.u32())
+    return HandoverWord(generation, lsn, data[12:][:REASON_BYTES_MAX].decode(errors="replace"))
 
 
 def decode_app_metadata(data: bytes) -> tuple[int, bool]:

@@ -8,10 +8,11 @@ comes in as `now_s`, everything else as plain values.
             -> JOINING -> FOLLOWING
             -> FOLLOWING <-> (election) -> TAKING_OVER -> MASTER
             -> TAKING_OVER -> MASTER
+            MASTER -> HANDING_OVER -> FOLLOWING, or TAKING_OVER again
 
 The parts: `connections` (links and dials), `group` (the site list), `belonging` (whether this site
-is in it), `heartbeats`, `elections`, `catch_up` (the copy here), `remembered` (what outlives the
-environment); here is what ties them together.
+is in it), `handover` (to and from another master), `heartbeats`, `elections`, `catch_up` (the copy
+here), `remembered` (what outlives the environment); here is what ties them together.
 
 Source: Programmer's Reference, "Replication Manager" and "Building the communications
 infrastructure"; who becomes master at a cold start is `replication.coldstart`.
@@ -28,6 +29,7 @@ from replication.connections import Connections
 from replication.effects import Outbox
 from replication.election import Elections
 from replication.group import Group
+from replication.handover import Handover
 from replication.heartbeats import Heartbeats
 from replication.membership import Membership
 from replication.memory import Memory
@@ -105,6 +107,7 @@ class Core:
         self._probes = Probes(settings.probe_timeout_s, self._out)
         self._next_probe_s: float | None = None
         self.belonging = Belonging(self, self._out, self._remembered, self._probes)
+        self.handover = Handover(self, self._out)
         self.inviters: set[SiteAddress] = set()
         self._applied = own.last_lsn
         self._duplicate = False
@@ -213,7 +216,7 @@ class Core:
         self.why = self.hint = None
         if decision.start in (Start.MASTER, Start.CREATE):
             above = max(decision.generation_above, self.memory.generation)
-            self._take_over(above)
+            self.take_over(above)
         elif self.own.has_membership and self.group.is_present(self.settings.local):
             self.follow(now_s)
         else:
@@ -240,7 +243,7 @@ class Core:
         )
         self.why = self.hint = None
         self._out.note("promoted", generation_above=above)
-        self._take_over(above)
+        self.take_over(above)
 
     # -- following -----------------------------------------------------------------------------
 
@@ -265,7 +268,7 @@ class Core:
             self._out.do(effects.StartClient())
 
     def _dial_due(self, now_s: float) -> None:
-        if self.phase in (Phase.FOLLOWING, Phase.MASTER):
+        if self.phase in (Phase.FOLLOWING, Phase.MASTER, Phase.HANDING_OVER):
             self.connections.dial_due(now_s, self.members())
 
     def new_master(self, now_s: float, eid: int, generation: int, *, again: bool = False) -> None:
@@ -287,9 +290,12 @@ class Core:
         if self.master_link is None:
             # Its link broke while the news was under way: nobody else would notice.
             self.elections.call_at(now_s + self.settings.connection_retry_s)
+        if self.phase is Phase.HANDING_OVER:
+            self.phase = Phase.FOLLOWING
         if self.phase is Phase.FOLLOWING:
             self.why = self.hint = None
         self._out.note("new_master", master=self.master, generation=generation)
+        self.handover.new_master(now_s, self.master, generation)
         self._out.do(effects.RoleChanged())
 
     def master_again(self, now_s: float, eid: int, generation: int) -> None:
@@ -425,6 +431,8 @@ class Core:
             self._out.note("master_lost", master=state.address, reason=reason)
         elif state is not None and self.misses_master:
             self.elections.site_lost(now_s)
+        if state is not None:
+            self.handover.link_closed(now_s, state.address)
         self._out.do(effects.RoleChanged())
         self._elect_due(now_s)
 
@@ -462,7 +470,7 @@ class Core:
         if self.phase is not Phase.FOLLOWING:
             return  # promoted meanwhile, or it must not be master; the others vote again
         self._out.note("election_won", priority=self.settings.priority)
-        self._take_over(0)
+        self.take_over(0)
 
     def election_over(self, now_s: float, outcome: str) -> None:
         """The election call returned; without a master another follows."""
@@ -482,10 +490,11 @@ class Core:
 
     # -- being master --------------------------------------------------------------------------
 
-    def _take_over(self, generation_above: int) -> None:
+    def take_over(self, generation_above: int, *, holding: LSN | None = None) -> None:
+        """Become master; see `effects.StartMaster`."""
         self.phase = Phase.TAKING_OVER
         self.master = None
-        self._out.do(effects.StartMaster(generation_above))
+        self._out.do(effects.StartMaster(generation_above, holding))
         self._out.do(effects.RoleChanged())
 
     def became_master(self, now_s: float, generation: int, last_lsn: LSN) -> None:
@@ -510,6 +519,7 @@ class Core:
         self.why = self.hint = None
         self._out.do(effects.LoadMembership())
         self._out.do(effects.RoleChanged())
+        self.handover.became_master(now_s, generation)
         if self._duplicate:
             self._duplicate = False
             self.duplicate_master(now_s)
@@ -517,6 +527,8 @@ class Core:
     def takeover_failed(self, now_s: float, reason: str) -> None:
         """The library refused to make this site master."""
         self._duplicate = False
+        if self.handover.takeover_failed(now_s, reason):
+            return
         self.wait(now_s, f"this site could not become master: {reason}", None)
 
     def membership_loaded(self, now_s: float, membership: Membership | None) -> None:
@@ -545,6 +557,10 @@ class Core:
 
     def _is_theirs(self, request: int) -> bool:
         """Whether a change of the group is this site's to make; else say whose it is."""
+        if self.handover.busy:
+            reason = "the master's role is being handed over; ask again"
+            self._out.do(effects.Answer(request, OwnCode.GM_FAILURE, reason=reason))
+            return False
         if self.is_master and self.membership is not None:
             return True
         if self.master is None or self.master_link is None:
@@ -615,6 +631,7 @@ class Core:
         self._dial_due(now_s)
         self._elect_due(now_s)
         self._seek_due(now_s)
+        self.handover.tick(now_s)
         if self.is_master:
             self.heartbeats.send_due(now_s, last_broadcast_s)
         else:

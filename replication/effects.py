@@ -4,11 +4,15 @@ The core decides and never acts, so that a simulation can run many of them under
 """
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from replication.bodies import SiteAddress
 from replication.membership import Membership
 from replication.memory import Memory
+from replication.wire import LSN
+
+if TYPE_CHECKING:
+    from replication.handover import Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,13 @@ class StartMaster:
     """Become master with a generation above this one.
 
     Answer with `became_master` or `takeover_failed`.
+
+    Args:
+        holding: first apply all that was received, and fail unless the log reaches this LSN.
     """
 
     generation_above: int = 0
+    holding: LSN | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,45 @@ class ChangeMembership:
     steps: tuple[Membership, ...]
     request: int | None = None
     forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareHandover:
+    """Begin no checkpoint any more and wait until the site is nearly in step.
+
+    Answer with `Handover.prepared` or `failed`.
+    """
+
+    eid: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class HoldWrites:
+    """Begin no write any more and wait until the site has acknowledged the last one.
+
+    Answer with `Handover.in_step` or `failed`.
+    """
+
+    eid: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Make the library a client again; answer with `Handover.stepped_down` or `failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseWrites:
+    """Writes and checkpoints may begin again."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverEnded:
+    """Tell whoever asked for a handover how it went."""
+
+    ended: "Ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +237,11 @@ Effect: TypeAlias = (
     | Elect
     | LoadMembership
     | ChangeMembership
+    | PrepareHandover
+    | HoldWrites
+    | StepDown
+    | ReleaseWrites
+    | HandoverEnded
     | Answer
     | Note
     | SaveMemory

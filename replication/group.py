@@ -77,6 +77,11 @@ class Group:
         return mine is None or mine.is_older_than(membership.generation, membership.version)
 
     @property
+    def changing(self) -> bool:
+        """A change of the list is under way, or waits for its turn."""
+        return self._changing or bool(self._requests)
+
+    @property
     def rejection(self) -> tuple[int, int]:
         """(version, generation) that a rejected site is told."""
         if self.membership is None:

@@ -115,6 +115,15 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("promoted", "the operator made this site the master", "generation_above"),
         ("new_master", "this site follows another one", "master generation"),
         ("master_lost", "this site has lost its master", "master reason"),
+        ("switchover_started", "the master's role is to be handed over", "to generation"),
+        ("switchover_asked", "the master asks this site to take over", "by lsn refused"),
+        (
+            "switchover_stepped_down",
+            "this site stepped down, the other takes over",
+            "to lsn",
+        ),
+        ("switchover_done", "the other site is master", "to generation held_s"),
+        ("switchover_failed", "the other site did not become master", "to reason held_s"),
         ("duplicate_master", "two sites are master: both step down and elect", ""),
     ),
     **_group(

@@ -105,6 +105,19 @@ def start_master(env: db.DBEnv, generation_above: int) -> int:
     return int(env.rep_stat()["gen"])
 
 
+def step_down(env: db.DBEnv) -> bool:
+    """Become a client after having been master.
+
+    Raises:
+        db.DBRepLockoutError: another change is under way; it has to be tried again.
+    """
+    env.rep_start(db.DB_REP_CLIENT)
+    if env.rep_stat()["status"] != STATUS_CLIENT:
+        # The library gives up without a word when a message is being processed all alone.
+        raise db.DBRepLockoutError(0, "another change of role is under way")
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class InStep:
     """What may be acknowledged at the end of a sync; `reached` is (0, 0) when it goes on."""

@@ -24,6 +24,7 @@ from replication.wire import LSN
 T = TypeVar("T")
 
 LOCKOUT_PAUSE_S = 0.05
+DRAIN_S = 1.0
 LOCKOUT_TRIES_MAX = 100  # some seconds: a checkpoint, or internal initialisation being set up
 
 
@@ -70,7 +71,7 @@ class LibraryWork:
         """Run a library call on the environment's thread. *Cancellation:* it may still run."""
         return await asyncio.wrap_future(self._calls.submit(call))
 
-    async def _unlocked(self, call: Callable[[], T], wanted_in: Phase) -> T | None:
+    async def unlocked(self, call: Callable[[], T], wanted_in: Phase) -> T | None:
         """Call; while another change of role holds the library, try again for a while.
 
         Calls go to one thread in the order they are made. So a call that is not wanted any more
@@ -101,25 +102,42 @@ class LibraryWork:
         env = self._env
         await self._start_quietly(lambda: library.ask_again(env), Phase.FOLLOWING)
 
-    async def start_master(self, generation_above: int) -> None:
-        """Become master."""
+    async def start_master(self, generation_above: int, holding: LSN | None = None) -> None:
+        """Become master.
+
+        Args:
+            holding: first apply what was received; fail unless the log reaches this LSN.
+        """
         env = self._env
 
         def start() -> LogStanding:
+            if holding is not None and (end := library.standing(env)).last_lsn < holding:
+                raise db.DBError(0, f"its log ends at {end.last_lsn}, before {holding}")
             library.start_master(env, generation_above)
             return library.standing(env)
 
         try:
-            held = await self._unlocked(start, Phase.TAKING_OVER)
+            if holding is not None:
+                # Held until the library has changed its role: it would wait for a message that is
+                # being processed, in steps of a second.
+                drained = asyncio.wrap_future(self._held.begin())
+                await asyncio.wait([drained], timeout=DRAIN_S)
+                self._held.drained()
+            held = await self.unlocked(start, Phase.TAKING_OVER)
         except Exception as error:
             # Whatever it was: the core waits for an answer.
-            self._core.takeover_failed(self._loop.time(), str(error))
+            if holding is not None:
+                self._held.over(self._loop.time(), 0.0)
+            self._core.takeover_failed(self._loop.time(), str(error.args[-1]))
             if not isinstance(error, db.DBError):
                 raise
             return
+        if held is not None:
+            self._held.master(held.generation)
+        if holding is not None:
+            self._held.over(self._loop.time(), 0.0)
         if held is None:
             return
-        self._held.master(held.generation)
         self._on_master(held.generation, held.permanent)
         self._core.became_master(self._loop.time(), held.generation, held.last_lsn)
 
@@ -136,7 +154,7 @@ class LibraryWork:
             return True
 
         try:
-            return await self._unlocked(call, wanted_in) is not None
+            return await self.unlocked(call, wanted_in) is not None
         except db.DBError as error:
             self._on_broken(0, error)
             return False

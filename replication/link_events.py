@@ -21,6 +21,7 @@ from replication.messages import PROTOCOL_VERSION, OwnCode
 from replication.peer_events import (
     Ack,
     Event,
+    HandoverSaid,
     Heartbeat,
     MembershipShared,
     ParametersChanged,
@@ -183,20 +184,28 @@ class LinkEvents:
             case StandingAsked():
                 body = bodies.encode_standing(self._standing())
                 link.write(wire.encode_own(OwnCode.SITE_STANDING, body))
+            case ParametersChanged(_, electable):
+                self._core.parameters_changed(link.number, electable=electable)
+            case _:
+                self._on_group_event(now_s, link, event)
+        self._performer.run()
+
+    def _on_group_event(self, now_s: float, link: Link, event: Event) -> None:
+        """What is said about who belongs to the group and who leads it."""
+        match event:
             case MembershipShared(sites):
                 try:
                     self._core.membership_shared(Membership.from_list(sites))
                 except RemoteProtocolError as error:
                     link.close(str(error))
-            case ParametersChanged(_, electable):
-                self._core.parameters_changed(link.number, electable=electable)
             case Rejected(version, generation):
                 state = self._core.sites.links.get(link.number)
                 if state is not None:
                     self._core.belonging.rejected(now_s, state.site.address, version, generation)
+            case HandoverSaid(code, word):
+                self._core.handover.heard(now_s, link.number, code, word)
             case _:
                 log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
-        self._performer.run()
 
     def acked(self, link: Link, generation: int, lsn: LSN) -> None:
         """A released link brought an acknowledgement, the most frequent message of all."""

@@ -29,6 +29,7 @@ from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
 from replication.core import Core
 from replication.errors import ReplicationError
+from replication.handover_work import HandoverWork, Writers
 from replication.held_log import HeldLog
 from replication.hub import Hub, later
 from replication.journal import Journal
@@ -46,6 +47,7 @@ from replication.progress import SyncProgress
 from replication.roster import Roster
 from replication.settings import GroupSettings
 from replication.site_changes import SiteChanges
+from replication.switchover import Switchover
 from replication.sync_journal import SyncJournal
 from replication.tasks import Tasks
 from replication.upcalls import SELF_EID, Upcalls
@@ -86,6 +88,7 @@ class Hooks:
         acked: a site acknowledged more than before.
         permanent: (LSN) a permanent record was written. *Thread:* the one that commits.
         panicked: the library needs recovery. *Thread:* any.
+        writers: who has to stand still while the master's role is handed over.
     """
 
     role_changed: Callable[[], None]
@@ -94,6 +97,7 @@ class Hooks:
     acked: Callable[[], None]
     permanent: Callable[[tuple[int, int]], None]
     panicked: Callable[[Exception], None]
+    writers: Writers
 
 
 class Manager:
@@ -131,6 +135,7 @@ class Manager:
         self.core: Core
         self.applier: Applier
         self.site_changes: SiteChanges
+        self.switchover: Switchover
         self.table = AckTable(0)
         self.roster = Roster(self.table)
         self.pending = Pending(
@@ -272,6 +277,16 @@ class Manager:
         membership = MembershipWork(
             env, self._calls, self.core, self.journal, self.roster, self.bridge
         )
+        handover = HandoverWork(
+            env,
+            self.core,
+            work,
+            self.bridge,
+            self.table,
+            self.pending,
+            self.hooks.writers,
+            self._send_stable,
+        )
         outreach = Outreach(loop, self._hub, self.core)
         means = Means(
             self._hub,
@@ -280,12 +295,14 @@ class Manager:
             outreach,
             work,
             membership,
+            handover,
             self._tasks,
             self.standing,
             self._keep,
         )
         self._performer = Performer(self.core, means, self._changed)
         self.site_changes = SiteChanges(self.core, self._hub, self._performer)
+        self.switchover = Switchover(self.core, handover, self._performer)
         self._link_events.attach(self._hub, self._performer)
         upcalls.attach(self._hub, self.applier, work, membership, self._performer)
         self._upcalls = upcalls
@@ -311,7 +328,7 @@ class Manager:
 
     @property
     def role(self) -> str:
-        if self.core.is_master:
+        if self.core.is_master or self.core.handover.keeps_clients:
             return "master"
         if self.core.master_link is not None:
             return "replicant"

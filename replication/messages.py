@@ -68,6 +68,10 @@ class OwnCode(IntEnum):
     SITE_STANDING = 0x101  # its answer
     STABLE_LSN = 0x102  # ready, master to replicants: highest LSN that was answered OK
     INVITE = 0x120  # one-shot request: ask to be taken in; its answer is SITE_STANDING
+    HANDOVER_ASK = 0x121  # ready, master to target: would you take over? (see `handover`)
+    HANDOVER_READY = 0x122  # ready, its answer: yes
+    HANDOVER_REFUSED = 0x123  # ready, its answer, or that to HANDOVER_TAKE: no, with the reason
+    HANDOVER_TAKE = 0x124  # ready, to the target: this site stepped down, take over
 
 
 TTSERVER_CODES_FROM: Final = 0x100

@@ -57,6 +57,7 @@ from replication.peer_events import (
     AppRequest,
     Event,
     Forwarded,
+    HandoverSaid,
     Heartbeat,
     Joined,
     LinkEnded,
@@ -561,6 +562,13 @@ def _ttserver_event(code: int, body: bytes) -> Event:
             return StandingReceived(bodies.decode_standing(body))
         case OwnCode.STABLE_LSN:
             return StableLsn(*bodies.decode_stable_lsn(body))
+        case (
+            OwnCode.HANDOVER_ASK
+            | OwnCode.HANDOVER_READY
+            | OwnCode.HANDOVER_REFUSED
+            | OwnCode.HANDOVER_TAKE
+        ):
+            return HandoverSaid(code, bodies.decode_handover(body))
         case _:
             return OwnMessage(code, body)
 

@@ -7,7 +7,8 @@
                                   StandingReceived
     on a ready link               Frame (a replication message)  Ack  Heartbeat
                                   ParametersChanged  MembershipShared  Rejected  AppRequest
-    between ttserver sites        StandingAsked  StandingReceived  StableLsn  OwnMessage
+    between ttserver sites        StandingAsked  StandingReceived  StableLsn  HandoverSaid
+                                  OwnMessage
     last event of a link          LinkFailed  LinkEnded  Rejected, or the end of a one-shot request
 
 Events are values: equal when their facts are.
@@ -22,7 +23,7 @@ from replication.messages import OwnCode, ParamFlag
 from replication.wire import LSN, Frame
 
 if TYPE_CHECKING:
-    from replication.bodies import MembershipList, SiteAddress, SiteRecord, Standing
+    from replication.bodies import HandoverWord, MembershipList, SiteAddress, SiteRecord, Standing
     from replication.errors import RemoteProtocolError
 
 RepMessage: TypeAlias = Frame
@@ -171,6 +172,14 @@ class StableLsn:
 
 
 @dataclass(frozen=True, slots=True)
+class HandoverSaid:
+    """A word about handing the master's role over; `code` says which."""
+
+    code: int
+    word: HandoverWord
+
+
+@dataclass(frozen=True, slots=True)
 class OwnMessage:
     """An OWN message of a later ttserver, unknown here; to be ignored."""
 
@@ -225,6 +234,7 @@ Event: TypeAlias = (
     | StandingAsked
     | StandingReceived
     | StableLsn
+    | HandoverSaid
     | OwnMessage
     | AppRequest
     | LinkFailed

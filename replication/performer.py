@@ -10,6 +10,7 @@ from replication import bodies, effects, wire
 from replication.bodies import Standing
 from replication.bridge import Bridge
 from replication.core import Core
+from replication.handover_work import HandoverWork
 from replication.hub import Hub
 from replication.journal import Journal
 from replication.library_work import LibraryWork
@@ -33,6 +34,7 @@ class Means:
     outreach: Outreach
     library: LibraryWork
     membership: MembershipWork
+    handover: HandoverWork
     tasks: Tasks
     standing: Callable[[], Standing]
     save_memory: Callable[[Memory], None]
@@ -52,6 +54,7 @@ class Performer:
         self._means = means
         self._on_changed = on_changed
         self.requests = Requests()
+        self._after: list[Callable[[], None]] = []
         self._running = False
 
     def run(self) -> None:
@@ -66,6 +69,9 @@ class Performer:
                     changed = self._try(effect) or changed
                 if changed:
                     self._on_changed()
+                after, self._after = self._after, []
+                for call in after:
+                    call()
         finally:
             self._running = False
 
@@ -100,6 +106,14 @@ class Performer:
                 | effects.Answer()
             ):
                 self._do_on_link(effect)
+            case (
+                effects.PrepareHandover()
+                | effects.HoldWrites()
+                | effects.StepDown()
+                | effects.ReleaseWrites()
+                | effects.HandoverEnded()
+            ):
+                self._hand_over(effect)
             case _:
                 self._do_in_library(effect)
         return False
@@ -146,6 +160,28 @@ class Performer:
             case effects.Answer(request, code, body, reason):
                 self.requests.answer(request, OwnCode(code), body, reason)
 
+    def _hand_over(
+        self,
+        effect: effects.PrepareHandover
+        | effects.HoldWrites
+        | effects.StepDown
+        | effects.ReleaseWrites
+        | effects.HandoverEnded,
+    ) -> None:
+        work, spawn = self._means.handover, self._means.tasks.spawn
+        match effect:
+            case effects.PrepareHandover(eid, timeout_s):
+                spawn(work.prepare(eid, timeout_s))
+            case effects.HoldWrites(eid, timeout_s):
+                spawn(work.hold_writes(eid, timeout_s))
+            case effects.StepDown():
+                spawn(work.step_down())
+            case effects.ReleaseWrites():
+                # Behind the news of the role, which comes when all effects are done.
+                self._after.append(work.release)
+            case effects.HandoverEnded(ended):
+                self._after.append(lambda: work.end(ended))
+
     def _do_in_library(
         self,
         effect: effects.StartClient
@@ -162,8 +198,8 @@ class Performer:
                 spawn(library.start_client())
             case effects.AskAgain():
                 spawn(library.ask_again())
-            case effects.StartMaster(generation_above):
-                spawn(library.start_master(generation_above))
+            case effects.StartMaster(generation_above, holding):
+                spawn(library.start_master(generation_above, holding))
             case effects.AnnounceMaster():
                 spawn(library.announce_master())
             case effects.Elect():

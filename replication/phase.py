@@ -12,4 +12,5 @@ class Phase(Enum):
     FOLLOWING = "following"
     TAKING_OVER = "becoming master"
     MASTER = "master"
+    HANDING_OVER = "handing over"
     REMOVED = "removed from the group"

@@ -155,6 +155,10 @@ class Committer:
         # One transaction at a time: whoever holds this is the committer for the moment.
         self._turn = threading.Lock()
         self._wants_turn = False  # the thread does; nobody gets in before it
+        # Somebody wants, or has, the turn for longer than a transaction; set: nobody does.
+        self._free = threading.Event()
+        self._free.set()
+        self._held = False
         self._ident = -1
         self._permanent: Lsn | None = None
         self.watches = Watches()
@@ -179,7 +183,7 @@ class Committer:
         *Thread:* any that may wait for the disk, so not the event loop. The write comes back in a
         `Batch` given to `deliver`, on this thread or the committer's.
         """
-        others = self._wants_turn or not self._queue.empty()
+        others = self._wants_turn or not self._queue.empty() or not self._free.is_set()
         if others or not self._turn.acquire(blocking=False):
             self.submit(write)
             return
@@ -192,6 +196,23 @@ class Committer:
             self._turn.release()
         if stopping:
             self.submit(write)
+
+    def hold(self) -> bool:
+        """Begin no transaction until `release`; what is submitted waits. *Thread:* one at a time.
+
+        Returns:
+            True once none is under way; until then, ask again.
+        """
+        self._free.clear()
+        self._held = self._held or self._turn.acquire(blocking=False)
+        return self._held
+
+    def release(self) -> None:
+        """Go on with what waits; without a `hold`, nothing. *Thread:* that of `hold`."""
+        if self._held:
+            self._held = False
+            self._turn.release()
+        self._free.set()
 
     @property
     def queued(self) -> int:
@@ -232,6 +253,7 @@ class Committer:
                 self._left.extend(writes)
                 continue
             self._wants_turn = True
+            self._free.wait()
             with self._turn:
                 self._wants_turn = bool(self._left)
                 done = self._take_turn(writes)

@@ -66,6 +66,7 @@ class Upkeep:
         self._removable_below = removable_below
         self._tick_s = tick_s
         self._stop = threading.Event()
+        self._may_work = threading.Lock()
         self._said = ""
         self._said_s = 0.0
         self.passes = 0
@@ -87,12 +88,25 @@ class Upkeep:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    def hold(self) -> bool:
+        """Do nothing until `release`; True once no pass is under way, until then ask again."""
+        return self._may_work.acquire(blocking=False)
+
+    def release(self) -> None:
+        """Go on; only after a `hold` that was True."""
+        self._may_work.release()
+
     def _run(self) -> None:
         last = time.monotonic()
         while not self._stop.wait(self._tick_s) and not self._environment.panicked:
-            due = time.monotonic() - last >= self._interval_s
-            if self._attempt(due=due) and due:
-                last = time.monotonic()
+            if not self._may_work.acquire(blocking=False):
+                continue  # the next tick comes soon enough
+            try:
+                due = time.monotonic() - last >= self._interval_s
+                if self._attempt(due=due) and due:
+                    last = time.monotonic()
+            finally:
+                self._may_work.release()
             self.passes += 1
 
     def _attempt(self, *, due: bool) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 import structlog
 from berkeleydb import db
 
+from replication.bodies import SiteAddress
 from replication.errors import ReplicationError
 from replication.journal import Journal
 from replication.manager import Manager
@@ -239,7 +240,9 @@ class Engine:
     def _may_accept(self, site: OpenSite) -> bool:
         if self._stopping or not site.running:
             return False
-        return site.manager is None or site.manager.core.is_master
+        manager = site.manager
+        # Writes wait while the role is handed over: if that fails, they go on here.
+        return manager is None or manager.core.is_master or manager.core.handover.keeps_clients
 
     async def _accept_writes(self, site: OpenSite) -> None:
         """Make what a master needs, then take writes."""
@@ -575,6 +578,27 @@ class Engine:
             Refused, StorageError: as `read`.
         """
         return await self._key_count.get()
+
+    # -- the master's role ---------------------------------------------------------------------
+
+    async def switchover(self, to: tuple[str, int] | None, timeout_s: float) -> None:
+        """Hand the master's role over to another site, and wait until it has it.
+
+        Args:
+            to: where it replicates or serves clients; None for the best one.
+            timeout_s: how long it may take to be nearly in step.
+
+        Raises:
+            Refused: this site goes on as master, or an election decides; it says which.
+        """
+        manager = self.manager
+        if manager is None:
+            raise Refused("replication is off here", code="ERR", hint="start without -X.")
+        try:
+            target = manager.switchover.target(SiteAddress(*to) if to is not None else None)
+            await manager.switchover.run(target, timeout_s)
+        except ReplicationError as error:
+            raise Refused(str(error), code="ERR", hint=error.hint) from error
 
     # -- acknowledgements ----------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from replication.bodies import SiteAddress
 from replication.manager import Manager
 from replication.site_changes import Changed
+from replication.switchover import CATCH_UP_S
 from ttserver.address import parse_address
 from ttserver.control import Handler, Send
 from ttserver.control_client import ControlError
@@ -15,6 +17,7 @@ from ttserver.engine import Engine
 
 # A site that was invited asks around, joins and dials; each takes at most some seconds.
 JOIN_WAIT_S: Final = 20.0
+PROGRESS_S: Final = 0.5
 
 
 class GroupOperations:
@@ -31,7 +34,11 @@ class GroupOperations:
 
     def handlers(self) -> Mapping[str, Handler]:
         """Give the commands by name."""
-        return {"site-add": self._site_add, "site-remove": self._site_remove}
+        return {
+            "site-add": self._site_add,
+            "site-remove": self._site_remove,
+            "switchover": self._switchover,
+        }
 
     async def _site_add(self, request: dict[str, Any], _send: Send) -> object:
         site = _site(request)
@@ -42,6 +49,34 @@ class GroupOperations:
         site = _site(request)
         changes = self._manager("sites cannot be removed").site_changes
         return _told(await changes.remove(site, forced=bool(request.get("force"))))
+
+    async def _switchover(self, request: dict[str, Any], send: Send) -> object:
+        manager = self._manager("switchover refused")
+        wanted = _site(request) if request.get("site") is not None else None
+        self._must_be_master()
+        switchover = manager.switchover
+        target = switchover.target(wanted)
+        before = {"master": str(manager.master), "generation": manager.generation}
+        await send({"before": before, "target": str(target)})
+        timeout_s = float(request.get("timeout_s") or CATCH_UP_S)
+        ended = switchover.begin(target, timeout_s)
+        while not (await asyncio.wait([ended], timeout=PROGRESS_S))[0]:
+            await send({"progress": f"until now {manager.core.handover.stage.value}"})
+        outcome = switchover.outcome(ended.result())
+        return {
+            "before": before,
+            "after": {"master": str(outcome.target), "generation": outcome.generation},
+            "held_ms": round(outcome.held_s * 1000, 1),
+        }
+
+    def _must_be_master(self) -> None:
+        master = self._engine.master
+        if self._engine.role == "replicant" and master is not None:
+            raise ControlError(
+                f"switchover refused: this site is a replicant of {master}",
+                code="READONLY",
+                hint=f"run the same command on {master.rpartition(':')[0]}, which is master",
+            )
 
     def _manager(self, what: str) -> Manager:
         self._must_be_open(what)

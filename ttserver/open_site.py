@@ -32,6 +32,7 @@ from storage.worker import Worker
 from ttserver.config import ServerConfig
 from ttserver.engine_settings import configure_replication, group_settings
 from ttserver.replies import CommandError
+from ttserver.standstill import Standstill
 from ttserver.writes import Token, Writes
 
 USERS_FILE: Final = "users.db"
@@ -88,6 +89,7 @@ class OpenSite:
         self._closed = False
         # Opens and closes the environment; a daemon thread, so a recovery can be left behind.
         self._keeper = Worker("environment")
+        self._standstill = Standstill()
         self.manager = self._make_manager() if replication else None
         self.writes = Writes(self._loop, journal, self.manager)
         self.environment = Environment(
@@ -130,6 +132,7 @@ class OpenSite:
             kbytes=storage.checkpoint_kbytes,
             removable_below=self._removable_logs if self.config.db.log_autoremove else None,
         )
+        self._standstill.committer, self._standstill.upkeep = self.committer, self.upkeep
         end, self.writes.last = await self.reads.call(
             lambda: (environment.log_end(), environment.last_record())
         )
@@ -158,6 +161,7 @@ class OpenSite:
             acked=self._listeners.acked,
             permanent=self._note_permanent,
             panicked=self._panicked,
+            writers=self._standstill,
         )
         listen, clients = config.replication_listen, config.settings.client.listen
         return Manager(
@@ -222,6 +226,7 @@ class OpenSite:
         deadline_s = time.monotonic() + timeout_s
         self.running = self.accepting = False
         await self._stop_manager(timeout_s)
+        self._standstill.release()  # a thread that is held cannot be stopped
         closed = self._keeper.submit(lambda: self._close_on_thread(deadline_s))
         try:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic()) + CLOSE_GRACE_S):

@@ -98,6 +98,8 @@ def _role(engine: Engine, manager: Manager) -> Iterator[Wait]:
             yield Wait("removed", core.why or core.phase.value, core.hint or _PATIENCE)
         case Phase.TAKING_OVER:
             yield Wait("start", "becoming master: the library changes its role", _PATIENCE)
+        case Phase.HANDING_OVER:
+            yield Wait("start", f"handing over to {core.handover.target}", _PATIENCE)
         case Phase.MASTER:
             if not engine.accepting and engine.failure is None:
                 yield Wait("start", "becoming master: its databases are being opened", _PATIENCE)

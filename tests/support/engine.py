@@ -115,6 +115,8 @@ class SmallEngine:
         self.would_block = False
         self.perm_failed: str | None = None
         self.acked = 0
+        self.switchovers: list[tuple[tuple[str, int] | None, float]] = []
+        self.refuse_switchover: Exception | None = None
         self.held: list[Batch] | None = None
         self.reads_on_thread = 0
         self._delivered: deque[Batch] = deque()
@@ -200,6 +202,11 @@ class SmallEngine:
 
     async def key_count(self) -> int:
         return await self.read(lambda txn: len(self.keyspace.keys(txn, None, 10**9)))
+
+    async def switchover(self, to: tuple[str, int] | None, timeout_s: float) -> None:
+        if self.refuse_switchover is not None:
+            raise self.refuse_switchover
+        self.switchovers.append((to, timeout_s))
 
     async def wait_acked(self, lsn: Lsn, count: int, timeout_s: float) -> int:
         if self.acked < count:

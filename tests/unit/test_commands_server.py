@@ -309,3 +309,55 @@ def test_a_hostile_pattern_costs_no_more_than_its_length() -> None:
 )
 def test_fixed_beginnings(pattern: bytes, prefix: bytes) -> None:
     assert literal_prefix(pattern) == prefix
+
+
+# -- FAILOVER
+
+
+async def test_failover_hands_over_and_answers_when_it_is_done(
+    served: tuple[Listener, SmallEngine],
+) -> None:
+    listener, engine = served
+    client = await Wire(listener).login("tapemaster")
+    assert await client.call("FAILOVER") == b"OK"
+    assert await client.call("FAILOVER", "to", "db2", "5000", "timeout", "1500") == b"OK"
+    assert engine.switchovers == [(None, 30.0), (("db2", 5000), 1.5)]
+    engine.refuse_switchover = Refusal("db2:5010 has priority 0", code="ERR")
+    refused = await client.call("FAILOVER")
+    assert refused == Error("ERR db2:5010 has priority 0")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("TO db2", "ERR syntax error"),
+        ("TO db2 0", "ERR syntax error"),
+        ("TO db2 65536", "ERR Invalid port"),
+        ("TO db2 5000 TO db3 5000", "ERR syntax error"),
+        ("TIMEOUT x", "ERR FAILOVER timeout must be greater than 0"),
+        ("TO db2 5000 FORCE", "ERR FORCE is not supported"),
+        ("ABORT", "ERR ABORT is not supported"),
+        ("NOW", "ERR syntax error"),
+    ],
+)
+async def test_failover_takes_no_other_words(
+    served: tuple[Listener, SmallEngine], words: str, said: str
+) -> None:
+    listener, engine = served
+    client = await Wire(listener).login("tapemaster")
+    refused = await client.call("FAILOVER", *words.split())
+    assert isinstance(refused, Error)
+    assert str(refused).startswith(said)
+    assert not engine.switchovers
+
+
+async def test_failover_is_for_administrators_on_the_master(
+    served: tuple[Listener, SmallEngine], client: Wire
+) -> None:
+    listener, engine = served
+    refused = await client.call("FAILOVER")
+    assert isinstance(refused, Error)
+    assert str(refused).startswith("NOPERM")
+    engine.role = "replicant"
+    refused = await (await Wire(listener).login("tapemaster")).call("FAILOVER")
+    assert refused == Error("ERR FAILOVER is not valid when server is a replica.")

@@ -618,6 +618,56 @@ def test_no_write_is_forgotten_however_stop_and_submit_meet(opened: Opened) -> N
         opened.batches.clear()
 
 
+def test_held_it_begins_nothing_and_forgets_nothing(opened: Opened) -> None:
+    committer = opened.committer()
+    wait_for("it is held", lambda: committer.hold() or None)
+    assert committer.hold(), "asked again, it still is"
+    writes = [Write(put(opened, b"%d" % number)) for number in range(3)]
+    committer.submit(writes[0])
+    elsewhere = threading.Thread(target=committer.commit_here, args=(writes[1],))
+    elsewhere.start()
+    elsewhere.join(30)
+    assert not elsewhere.is_alive(), "whoever could commit here queues, too"
+    committer.submit(writes[2])
+    assert committer.commits == 0
+    assert opened.get(b"0") is None
+    committer.release()
+    opened.done(writes)
+    assert [write.result for write in writes] == [b"OK 0", b"OK 1", b"OK 2"]
+
+
+def test_it_is_held_only_once_no_transaction_is_under_way(opened: Opened) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    committer = opened.committer()
+
+    def slow(_txn: db.DBTxn) -> None:
+        inside.set()
+        assert go_on.wait(30)
+
+    writes = [Write(slow), Write(put(opened, b"next"))]
+    committer.submit(writes[0])
+    assert inside.wait(30)
+    committer.submit(writes[1])
+    assert not committer.hold()
+    go_on.set()
+    wait_for("it is held", lambda: committer.hold() or None)
+    opened.done(writes[:1])
+    assert opened.get(b"next") is None, "the wish came first"
+    committer.release()
+    opened.done(writes)
+
+
+def test_a_wish_to_hold_can_be_taken_back(opened: Opened) -> None:
+    committer = opened.committer()
+    committer.release()
+    committer.hold()
+    committer.release()
+    committer.release()
+    write = Write(put(opened, b"key"))
+    committer.submit(write)
+    opened.done([write])
+
+
 def test_back_pressure_comes_before_the_transaction(opened: Opened) -> None:
     active: list[int] = []
     committer = opened.committer(

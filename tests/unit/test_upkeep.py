@@ -244,3 +244,21 @@ def test_a_checkpoint_that_takes_too_long_is_left_behind(environments: Open) -> 
     keeper.join(10)
     opened.close()
     assert not opened.environment.is_open
+
+
+def test_held_it_takes_no_checkpoint(environments: Open) -> None:
+    opened = environments()
+    keeper = upkeep(opened, interval_s=0.0)
+    wait_for("it is held", lambda: keeper.hold() or None)
+    before, taken, passes = last_checkpoint(opened), keeper.checkpoints, keeper.passes
+    opened.put(b"key")
+    end_s = time.monotonic() + 20 * TICK_S
+
+    def still() -> bool:
+        assert (last_checkpoint(opened), keeper.checkpoints) == (before, taken)
+        assert keeper.passes == passes
+        return time.monotonic() > end_s
+
+    wait_for("some looks that must not be", still)
+    keeper.release()
+    wait_for("a checkpoint", lambda: keeper.checkpoints > taken)

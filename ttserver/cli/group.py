@@ -1,4 +1,4 @@
-"""Commands about the group as a whole: `site add`, `site remove`."""
+"""Commands about the group as a whole: `site add`, `site remove`, `switchover`."""
 
 from typing import Annotated, Any
 
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     group.command("add")(_add)
     group.command("remove")(_remove)
     app.add_typer(group)
+    app.command("switchover")(_switchover)
 
 
 def _add(
@@ -91,3 +92,49 @@ def _tell(answer: dict[str, Any], what: str, *, as_json: bool) -> None:
     console().print(Text(text), soft_wrap=True)
     if answer["note"]:
         console().print(Text(f"note: {answer['note']}"), soft_wrap=True)
+
+
+def _switchover(
+    ctx: typer.Context,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="HOST:PORT", help="The next master; else the best one."),
+    ] = None,
+    timeout_s: Annotated[
+        float,
+        typer.Option("--timeout", min=0.1, help="Seconds until it must be nearly in step."),
+    ] = 30.0,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Hand the master's role over to another site; no write is lost.
+
+    Run it on the master. Writes wait for a moment; those of this site's clients are then refused
+    and belong to the new master. When anything fails, this site goes on as master.
+    """
+    if to is not None:
+        site_address(to, "--to")
+
+    def begins(line: dict[str, Any]) -> None:
+        if "progress" in line:
+            console(stderr=True).print(Text(str(line["progress"])))
+        elif not as_json:
+            before = line["before"]
+            console().print(
+                Text(f"before: {before['master']} is master, generation {before['generation']}")
+            )
+            console().print(Text(f"handing over to {line['target']}"))
+
+    with daemon_of(home_of(ctx, home)) as daemon:
+        answer = daemon.ask("switchover", on_line=begins, site=to, timeout_s=timeout_s)
+    if as_json:
+        print_json(answer)
+        return
+    after = answer["after"]
+    console().print(
+        Text(
+            f"after: {after['master']} is master, generation {after['generation']};"
+            f" writes waited for {answer['held_ms']:g} ms"
+        ),
+        soft_wrap=True,
+    )

@@ -140,6 +140,9 @@ class EngineLike(Protocol):
 
     def status(self) -> Any: ...
 
+    async def switchover(self, to: tuple[str, int] | None, timeout_s: float) -> None:
+        """Hand the master's role over; raises an error with a `code` when it stays here."""
+
     async def wait_acked(self, lsn: Lsn, count: int, timeout_s: float) -> int:
         """Wait until `count` sites have `lsn`; for ever with a time of 0. Answers how many do."""
 
