@@ -5,6 +5,8 @@ sends one cumulative acknowledgement: several times faster than a flush per comm
 leaves before what it covers is on disk. Under a steady stream it flushes at least every
 `FLUSH_EVERY_S`, so that acks do not wait for a quiet moment.
 
+The link to the master is read here, too, while nothing but log comes on it (`replication.direct`).
+
 While this site's vote is out, log and pages wait and nothing is acknowledged; see
 `replication.hold`.
 
@@ -17,6 +19,7 @@ Source: API reference `DB_ENV->rep_process_message`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -27,7 +30,9 @@ from typing import Final, Protocol
 
 from berkeleydb import db
 
+from replication.direct import DirectReader
 from replication.held_log import LOG_AND_PAGES, HeldLog
+from replication.link import Link
 from replication.messages import RepType
 from replication.wire import (
     LSN,
@@ -125,6 +130,10 @@ class Applier:
         self._queue: queue.SimpleQueue[tuple[int, Sequence[Frame], int] | None] = (
             queue.SimpleQueue()
         )
+        self._lending: deque[Link] = deque()
+        self._direct = DirectReader(lambda: not self._queue.empty())
+        self._waiting = False
+        self._turns = self._turns_seen = 0  # how often the thread had nothing to do
         self._queued = 0
         self._taken = 0
         self._full = False
@@ -152,6 +161,7 @@ class Applier:
     def stop(self) -> None:
         self._stopping = True
         self._queue.put(None)
+        self._direct.ring()
         self._sync_queue.put(None)
 
     def join(self, timeout: float | None = None) -> None:
@@ -176,11 +186,31 @@ class Applier:
         if self.queued_bytes > self._bytes_max:
             self._full = True
         self._queue.put((eid, frames, size))
+        self._direct.ring()
         return self._full
+
+    def lend(self, link: Link) -> None:
+        """Have a link read here, once all it brought so far is applied. *Thread:* the loop."""
+        # Not while this thread is busy: it may be for long, and the loop hears more than log.
+        if self._waiting and link.lend():
+            self._lending.append(link)
+            self._wake()
+
+    def take_back(self, link: Link) -> None:
+        """Read a link in the loop again. *Thread:* the loop."""
+        if link.take_back():
+            self._direct.ring()
+
+    @property
+    def is_stuck(self) -> bool:
+        """The thread has been busy with the same messages since this was asked last."""
+        turns, self._turns_seen = self._turns_seen, self._turns
+        return not self._waiting and turns == self._turns
 
     def _wake(self) -> None:
         """Have the thread look at the held log, behind what waits. *Thread:* any."""
         self._queue.put((_WAKE, (), 0))
+        self._direct.ring()
 
     def in_step(self, generation: int, reached: LSN) -> bool:
         """Take what a sync brought here without a permanent record of its own.
@@ -201,6 +231,7 @@ class Applier:
             item = self._next()
             if item is not None:
                 self._take_all(item)
+        self._direct.close()
 
     def _take_all(self, item: tuple[int, Sequence[Frame], int] | None) -> None:
         """Hand `item` and all that waits behind it to the library, then acknowledge."""
@@ -232,6 +263,8 @@ class Applier:
 
     def _turn(self) -> None:
         """Begin to hold the log when all before is done, or take up what was held."""
+        while self._lending:
+            self._direct.add(self._lending.popleft())
         if self._held.draining:
             # The vote counts what was applied, so it may still be acknowledged.
             self._acknowledge()
@@ -247,13 +280,20 @@ class Applier:
 
     def _next(self) -> tuple[int, Sequence[Frame], int] | None:
         """Wait for messages; in the meantime, serve requests that had to wait."""
-        if not self._deferred:
-            return self._queue.get()
-        try:
-            item = self._queue.get(timeout=DEFERRED_POLL_S)
-        except queue.Empty:
-            item = None
-        self._serve_deferred()
+        wait_s = DEFERRED_POLL_S if self._deferred else None
+        item: tuple[int, Sequence[Frame], int] | None = None
+        self._turns += 1
+        self._waiting = True
+        if self._direct.any_lent and self._queue.empty():
+            read = self._direct.wait(wait_s)
+            if read is not None:
+                item = (*read, 0)
+        else:
+            with contextlib.suppress(queue.Empty):
+                item = self._queue.get(timeout=wait_s)
+        self._waiting = False
+        if self._deferred:
+            self._serve_deferred()
         return item
 
     def _serve_deferred(self) -> None:

@@ -60,6 +60,9 @@ class Handler(Protocol):
     def frames(self, link: Link, frames: Sequence[Frame], size: int) -> None:
         """Replication messages of a released link."""
 
+    def idle(self, link: Link) -> None:
+        """A released link is between two frames; it may be lent."""
+
     def request(self, link: Link, request: RequestReceived) -> None:
         """A one-shot request; answer it on the link's machine."""
 
@@ -253,6 +256,8 @@ class Hub:
             link.close(entry.reason)
         if not link.is_closed:
             link.send_machine_output()
+            if link.released and link.peer.between_frames:
+                self._handler.idle(link)
 
     def _dispatch(self, entry: _Open, events: Sequence[Event], size: int) -> None:
         frames: list[Frame] = []

@@ -3,7 +3,8 @@
 Reading is done by the event loop. Writing may be done by any thread: the library calls the send
 callback on whichever thread commits, and that thread puts frames into the queue and sends what the
 socket takes at once, without waiting; the loop sends the rest when the socket has room. So a frame
-needs no change of thread on its way out, and nobody ever blocks in the callback.
+needs no change of thread on its way out, and nobody ever blocks in the callback. Reading can be
+lent to another thread for a while (`lend`, see `replication.direct`).
 
 The queue is bounded by what the others do about it: a committer waits while a link is over its
 high mark, requests of a site are not served while its own are (see `replication.bridge`).
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 
 from replication.peer import Peer
+from replication.wire import Frame
 
 READ_BYTES = 256 * 1024
 SEND_BYTES_MAX = 256 * 1024  # one send call; more would only copy twice
@@ -83,6 +85,8 @@ class Link:
         self._paused = False
         self._closed = False
         self._lingering = False
+        self._lent = False
+        self._reader_lock = threading.Lock()  # held by who reads a link that can be lent
         self._linger_timer: asyncio.TimerHandle | None = None
         self._close_when_sent: str | None = None
         self.remote_name = _name(sock)
@@ -199,7 +203,7 @@ class Link:
 
     def start_reading(self) -> None:
         """Begin to read. *Thread:* the loop."""
-        if not self._reading and not self._paused and not self._closed:
+        if not (self._lent or self._reading or self._paused or self._closed):
             self._reading = True
             self.loop.add_reader(self._sock.fileno(), self._on_readable)
 
@@ -216,11 +220,19 @@ class Link:
             self._paused = False
             self.start_reading()
 
+    def _wants_quickack(self) -> bool:
+        """Whether to acknowledge at once what TCP brings.
+
+        The kernel switches that off again and again. A native site without TCP_NODELAY waits for
+        it before it sends the rest, and is some hundred times faster when each read asks for it.
+        """
+        remote = self.peer.remote
+        return remote is None or remote.native
+
     def _on_readable(self) -> None:
-        # Quick acknowledgements are switched off by the kernel again and again; a native master
-        # without TCP_NODELAY is some hundred times faster when each read asks for them.
         try:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            if self._wants_quickack():
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             data = self._sock.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
@@ -235,6 +247,72 @@ class Link:
         self.bytes_in += len(data)
         if not self._lingering:
             self._on_data(self, data)
+
+    # -- reading: another thread, for a while --------------------------------------------------
+
+    @property
+    def is_lent(self) -> bool:
+        """Another thread reads this link. *Thread:* any."""
+        return self._lent
+
+    @property
+    def fileno(self) -> int:
+        """The socket's number, -1 once it is closed."""
+        return self._sock.fileno()
+
+    def lend(self) -> bool:
+        """Stop reading, so that another thread can; False when this link is not to be lent.
+
+        *Thread:* the loop.
+        """
+        if not self._reading or self._closed or self._close_when_sent is not None:
+            return False
+        self._reading = False
+        self.loop.remove_reader(self._sock.fileno())
+        self._lent = True
+        return True
+
+    def take_back(self) -> bool:
+        """Read in the loop again; True if the link was lent. *Thread:* the loop.
+
+        The other thread may still be busy with what it read: what comes now is queued behind it.
+        """
+        with self._reader_lock:
+            lent, self._lent = self._lent, False
+        if lent:
+            self.start_reading()
+        return lent
+
+    def read_borrowed(self, cut: Callable[[bytes], tuple[list[Frame], int]]) -> list[Frame]:
+        """Read what is there, once. *Thread:* the one this link was lent to.
+
+        Args:
+            cut: takes what it knows off the start of the data. If anything is left, or the stream
+                is at its end, the link goes back to the loop together with that.
+        """
+        with self._reader_lock:
+            if not self._lent:
+                return []
+            try:
+                if self._wants_quickack():
+                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                data = self._sock.recv(READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return []
+            except OSError:
+                data = b""  # the loop will find the end of the stream, too
+            self.bytes_in += len(data)
+            frames, taken = cut(data)
+            if taken < len(data) or not data:
+                self._lent = False
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody needs it
+                    self.loop.call_soon_threadsafe(self._given_back, data[taken:])
+            return frames
+
+    def _given_back(self, rest: bytes) -> None:
+        if rest and not self._closed and not self._lingering:
+            self._on_data(self, rest)
+        self.start_reading()
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -275,6 +353,7 @@ class Link:
             return
         self._linger_timer = self.loop.call_later(LINGER_S, self.close, reason)
         self._paused = False
+        self.take_back()
         self.start_reading()
 
     def abort(self, reason: str) -> None:
@@ -296,7 +375,14 @@ class Link:
         fileno = self._sock.fileno()
         self.loop.remove_reader(fileno)
         self.loop.remove_writer(fileno)
-        self._sock.close()
+        with self._reader_lock:
+            # Not while another thread reads: the number could be another socket's by then. One
+            # that sleeps on it would keep the connection open, so it is woken.
+            if self._lent:
+                self._lent = False
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
+            self._sock.close()
         self._on_closed(self, self._close_when_sent or reason)
 
     def over_for_s(self, mark: int) -> float | None:

@@ -126,6 +126,33 @@ class LinkEvents:
             for each in self._hub.links():
                 each.pause_reading()
 
+    def idle(self, link: Link) -> None:
+        """What a replicant hears of its master goes straight to the apply thread."""
+        if self._may_lend(link):
+            self._applier.lend(link)
+
+    def _may_lend(self, link: Link) -> bool:
+        core = self._core
+        master = core.master_link
+        return (
+            master is not None
+            and master.number == link.number
+            and core.client_started
+            and not core.syncing
+        )
+
+    def take_back(self) -> None:
+        """Roles or links changed: read again what the apply thread is not to read."""
+        for link in self._hub.links():
+            if link.is_lent and not self._may_lend(link):
+                self._applier.take_back(link)
+
+    def tick(self) -> None:
+        """While the apply thread is held up, the loop hears what else a master says."""
+        if self._applier.is_stuck:
+            for link in self._hub.links():
+                self._applier.take_back(link)
+
     def request(self, link: Link, request: RequestReceived) -> None:
         """A one-shot request."""
         match request.code:

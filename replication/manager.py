@@ -464,6 +464,7 @@ class Manager:
     def _tick(self) -> None:
         now_s = self._loop.time()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
+        self._link_events.tick()
         self._note_heard(now_s, late=now_s - self._ticked_s > LATE_S)
         self._ticked_s = now_s
         # The bridge's clock is time.monotonic, as is the loop's.
@@ -543,6 +544,7 @@ class Manager:
     def _changed(self) -> None:
         """Roles or links are others now."""
         self._route()
+        self._link_events.take_back()
         self.roster.rebuild(self.core)
         self.pending.sites_changed()
         self.hooks.role_changed()

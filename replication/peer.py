@@ -199,6 +199,11 @@ class Peer:
         """Whether to go on reading; False while the shell itself owes a decision."""
         return self._state not in SHELL_DECIDES and self._state is not State.CLOSED
 
+    @property
+    def between_frames(self) -> bool:
+        """Whether a ready link holds no part of a frame: the next byte begins one."""
+        return self._state is State.READY and not self._decoder.buffered_bytes
+
     def statistics(self) -> PeerStatistics:
         """Return what went through so far."""
         return PeerStatistics(self._bytes_received, self._frames_received, self._bytes_sent)

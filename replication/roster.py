@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from replication.acks import AckTable, SiteAck
 from replication.core import Core
@@ -51,7 +50,10 @@ class Roster:
         """A site got further."""
         for at, site in enumerate(self._sites):
             if site.eid == eid:
-                self._sites[at] = replace(site, acked=lsn)
+                # Not `replace`, which looks at every field by name: each ack comes by here.
+                self._sites[at] = SiteAck(
+                    eid, site.electable, site.connected, lsn, site.status, site.name
+                )
 
     def acked_by(self, lsn: LSN) -> int:
         """How many sites acknowledged this LSN."""

@@ -232,6 +232,29 @@ def decode_frame(data: bytes | bytearray, limits: Limits) -> tuple[Frame, int] |
     return Frame(*header, bytes(data[HEADER_BYTES:rec_at]), bytes(data[rec_at:end])), end
 
 
+def rep_messages(data: bytes, limits: Limits) -> tuple[list[Frame], int]:
+    """Cut the whole replication messages off the start of `data`.
+
+    Returns:
+        The messages, and how many bytes they took: whatever is behind (another type, a part of a
+        message, a length beyond its limit) is for a FrameDecoder.
+    """
+    frames: list[Frame] = []
+    at, end = 0, len(data)
+    control_max, rec_max = limits.rep_control_bytes_max, limits.rec_bytes_max
+    while at + HEADER_BYTES <= end:
+        type_, word1, word2 = _HEADER.unpack_from(data, at)
+        rec_at = at + HEADER_BYTES + word1
+        stop = rec_at + word2
+        if type_ != _REP_MESSAGE or not 0 < word1 <= control_max or word2 > rec_max or stop > end:
+            break
+        frames.append(
+            Frame(type_, word1, word2, data[at + HEADER_BYTES : rec_at], data[rec_at:stop])
+        )
+        at = stop
+    return frames, at
+
+
 class FrameDecoder:
     """Cut a byte stream into frames, a chunk at a time; the hot path of a ready link.
 

@@ -71,6 +71,9 @@ class Site:
     def frames(self, link: Link, frames: Sequence[Frame], size: int) -> None:
         self.batches.append((list(frames), size))
 
+    def idle(self, link: Link) -> None:
+        assert link.peer.between_frames
+
     def request(self, link: Link, request: RequestReceived) -> None:
         body = encode_standing(Standing(3, LSN(1, 28), LSN(0, 0), 1, 0))
         link.peer.answer(OwnCode.SITE_STANDING, body)
