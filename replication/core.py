@@ -72,6 +72,7 @@ class Core:
         self.hint: str | None = None
         self.generation = own.generation
         self.master: SiteAddress | None = None
+        self.last_master: SiteAddress | None = None
         self.client_started = False
         self._next_seek_s = 0.0
         self.sites = Sites()
@@ -283,6 +284,7 @@ class Core:
         self._remembered.generation(self.generation)
         state = self.sites.by_eid(eid)
         self.master = state.address if state else None
+        self.last_master = self.master
         self.elections.master_found()
         self.heartbeats.new_master()
         if not again:

@@ -28,7 +28,6 @@ from replication.apply import Applier
 from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
 from replication.core import Core
-from replication.errors import ReplicationError
 from replication.handover_work import HandoverWork, Writers
 from replication.held_log import HeldLog
 from replication.hub import Hub, later
@@ -44,6 +43,7 @@ from replication.pending import Pending, Waiting
 from replication.performer import Means, Performer
 from replication.phase import Phase
 from replication.progress import SyncProgress
+from replication.promotion import Survey, must_be_possible, survey
 from replication.roster import Roster
 from replication.settings import GroupSettings
 from replication.site_changes import SiteChanges
@@ -436,20 +436,15 @@ class Manager:
         """Become master by the operator's word.
 
         Raises:
-            ReplicationError: it is master already, or syncing.
+            ReplicationError: it is master already, follows a living one, or is syncing.
         """
-        if self.core.is_master:
-            raise ReplicationError(
-                "this site is master already", code="already", hint="nothing to do."
-            )
-        if self.core.syncing:
-            raise ReplicationError(
-                "this site is receiving a copy of the database and cannot become master",
-                code="syncing",
-                hint="wait for the sync to end, or promote a site that holds a complete copy.",
-            )
+        must_be_possible(self.core)
         self.core.promote()
         self._perform()
+
+    async def survey(self) -> Survey:
+        """Find out what `promote` would cost: ask every other member what it holds."""
+        return await survey(self.core, self._hub, self.applied)
 
     def site_acks(self) -> Sequence[SiteAck]:
         """The other members as the ack policies see them."""

@@ -1,22 +1,30 @@
-"""What the control socket can ask about the group: which sites belong to it."""
+"""What the control socket can ask about the group: which sites belong to it, and who leads."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from replication.bodies import SiteAddress
 from replication.manager import Manager
+from replication.promotion import judge, must_be_possible
 from replication.site_changes import Changed
 from replication.switchover import CATCH_UP_S
 from ttserver.address import parse_address
 from ttserver.control import Handler, Send
 from ttserver.control_client import ControlError
 from ttserver.engine import Engine
+from ttserver.status import Status
+from ttserver.summary import one_line
 
 # A site that was invited asks around, joins and dials; each takes at most some seconds.
 JOIN_WAIT_S: Final = 20.0
+# A role change takes two calls into the library; it is locked out while others are inside.
+PROMOTE_TIMEOUT_S: Final = 20.0
 PROGRESS_S: Final = 0.5
 
 
@@ -25,11 +33,15 @@ class GroupOperations:
 
     Args:
         engine: the site they work on.
+        status: how it is.
         must_be_open: raises unless the engine has opened the environment.
     """
 
-    def __init__(self, engine: Engine, must_be_open: Callable[[str], None]) -> None:
+    def __init__(
+        self, engine: Engine, status: Callable[[], Status], must_be_open: Callable[[str], None]
+    ) -> None:
         self._engine = engine
+        self._status_now = status
         self._must_be_open = must_be_open
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -38,6 +50,8 @@ class GroupOperations:
             "site-add": self._site_add,
             "site-remove": self._site_remove,
             "switchover": self._switchover,
+            "promote-plan": self._promote_plan,
+            "promote": self._promote,
         }
 
     async def _site_add(self, request: dict[str, Any], _send: Send) -> object:
@@ -68,6 +82,29 @@ class GroupOperations:
             "after": {"master": str(outcome.target), "generation": outcome.generation},
             "held_ms": round(outcome.held_s * 1000, 1),
         }
+
+    async def _promote_plan(self, _request: dict[str, Any], _send: Send) -> object:
+        """Say what a promotion would cost; nothing is changed."""
+        manager = self._manager("site cannot be promoted")
+        must_be_possible(manager.core)
+        said = judge(await manager.survey())
+        better = str(said.better) if said.better is not None else None
+        return {"facts": said.facts, "losses": said.losses, "better": better}
+
+    async def _promote(self, _request: dict[str, Any], send: Send) -> object:
+        self._manager("site cannot be promoted").promote()
+        deadline_s = time.monotonic() + PROMOTE_TIMEOUT_S
+        while (status := self._status_now()).read_only:
+            if time.monotonic() > deadline_s:
+                why = status.why or status.state
+                raise ControlError(
+                    f"site is not master after {PROMOTE_TIMEOUT_S:g} s: {why}",
+                    code="TIMEOUT",
+                    hint="look at the journal: ttserver events",
+                )
+            await send({"progress": one_line(msgspec.to_builtins(status))})
+            await asyncio.sleep(PROGRESS_S)
+        return status
 
     def _must_be_master(self) -> None:
         master = self._engine.master

@@ -5,11 +5,8 @@ hashed here, off the event loop, before the write is queued.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
-
-import msgspec
 
 from storage.passwords import hash_password
 from storage.users import Role, UserRecord, is_user_name, new_record
@@ -18,11 +15,6 @@ from ttserver.control_client import ControlError
 from ttserver.engine import Engine, WriteOutcome
 from ttserver.group_operations import GroupOperations
 from ttserver.status import Status
-from ttserver.summary import one_line
-
-# A role change takes two calls into the library; it is locked out while others are inside.
-PROMOTE_TIMEOUT_S = 20.0
-PROGRESS_S = 0.5
 
 
 class Operations:
@@ -46,8 +38,7 @@ class Operations:
         return {
             "status": self._status,
             "sites": self._sites,
-            "promote": self._promote,
-            **GroupOperations(self._engine, self._must_be_open).handlers(),
+            **GroupOperations(self._engine, self._status_now, self._must_be_open).handlers(),
             "user-check": self._user_check,
             "user-add": self._user_add,
             "user-passwd": self._user_passwd,
@@ -60,28 +51,6 @@ class Operations:
 
     async def _sites(self, _request: dict[str, Any], _send: Send) -> object:
         return self._status_now().sites
-
-    async def _promote(self, _request: dict[str, Any], send: Send) -> object:
-        self._must_be_open("site cannot be promoted")
-        manager = self._engine.manager
-        if manager is None:
-            raise ControlError(
-                "site cannot be promoted: replication is off",
-                hint="start the daemon without --no-replication",
-            )
-        manager.promote()
-        deadline_s = time.monotonic() + PROMOTE_TIMEOUT_S
-        while (status := self._status_now()).read_only:
-            if time.monotonic() > deadline_s:
-                why = status.why or status.state
-                raise ControlError(
-                    f"site is not master after {PROMOTE_TIMEOUT_S:g} s: {why}",
-                    code="TIMEOUT",
-                    hint="look at the journal: ttserver events",
-                )
-            await send({"progress": one_line(msgspec.to_builtins(status))})
-            await asyncio.sleep(PROGRESS_S)
-        return status
 
     # -- users
 

@@ -324,11 +324,20 @@ def test_a_wiped_replicant_starts_over_by_itself(pair: tuple[Site, Site]) -> Non
 def test_a_replicant_is_promoted_when_its_master_is_dead(pair: tuple[Site, Site]) -> None:
     master, replicant = pair
     assert master.cli("promote", "--yes").stdout.startswith("this site is the master already")
+    refused = replicant.cli("promote", "--yes")
+    assert refused.returncode == 1
+    assert f"follows a living master ({master.address})" in refused.stderr
+    assert "HINT: run `ttserver switchover" in refused.stderr
     master.kill()
     wait_for("the loss is seen", lambda: replicant.status()["master"] is None)
     asked = replicant.cli("promote")
     assert asked.returncode == 2
-    assert "are lost" in asked.stderr
+    assert f"this site ({replicant.address}) holds the log up to" in asked.stderr
+    assert f"what {master.address}, the last master, wrote and did not send" in asked.stderr
+    assert replicant.status()["role"] != "master"
+    plan = replicant.json("promote", "--dry-run")
+    assert len(plan["losses"]) == 1
+    assert plan["better"] is None
     assert replicant.status()["role"] != "master"
     done = replicant.cli("promote", "--yes")
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Commands about a site as it is: `status`, `sites`, `events`, `promote`."""
+"""Commands about a site as it is: `status`, `sites`, `events`."""
 
 import contextlib
 import time
@@ -18,8 +18,6 @@ from ttserver.cli.frame import (
     EXIT_FAILED,
     HomeOption,
     JsonOption,
-    YesOption,
-    confirmed,
     daemon_of,
     home_of,
     print_json,
@@ -30,13 +28,6 @@ from ttserver.errors import TtserverError
 from ttserver.home import Home
 from ttserver.render import console, history_table, sites_table, status_view
 from ttserver.summary import one_line
-
-_PROMOTE_WARNING = """\
-promote makes this site master by force. It is meant for a master that is dead for good.
-  - Writes the old master had and this site has not are lost; `status` shows how far this site is.
-  - If the old master still runs, there are two masters until the sites meet; then the old one's
-    own writes are rolled back.
-  - First see that the old master is stopped: `ttserver status` there, or pull its plug."""
 
 _EVENT_STYLES = {
     "alarm": "bold red",
@@ -54,7 +45,6 @@ def register(app: typer.Typer) -> None:
     app.command("status")(_status)
     app.command("sites")(_sites)
     app.command("events")(_events)
-    app.command("promote")(_promote)
 
 
 def _status(
@@ -209,24 +199,3 @@ def _event_style(line: Line) -> str:
     return next(
         (style for word, style in _EVENT_STYLES.items() if word in line.event.split("_")), "bold"
     )
-
-
-def _promote(ctx: typer.Context, home: HomeOption = None, yes: YesOption = False) -> int:
-    """Make this site master by force, when the old master is dead for good."""
-    site = home_of(ctx, home)
-    err = console(stderr=True)
-    with daemon_of(site) as daemon:
-        status = daemon.ask("status")
-        if status["role"] == "master":
-            console().print("this site is the master already; nothing was changed")
-            return 0
-        err.print(_PROMOTE_WARNING, markup=False)
-        err.print(Text(f"now: {one_line(status)}"))
-        if not confirmed("Make this site master?", yes=yes):
-            err.print("nothing was changed")
-            return EXIT_FAILED
-        # The answer above may have taken minutes, and the daemon closes silent connections.
-    with daemon_of(site) as daemon:
-        answer = daemon.ask("promote", on_line=lambda line: err.print(Text(str(line["progress"]))))
-    console().print(Text(one_line(answer)))
-    return 0
