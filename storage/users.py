@@ -56,6 +56,7 @@ class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
         password_hash: argon2id, see `storage.passwords`.
         role: an administrator may do everything.
         created: when, UTC.
+        group: the name of the group it is in, see `storage.groups`; empty for none.
         disabled: an administrator has closed the account.
         revoked: closed by the server itself after too many wrong passwords.
     """
@@ -64,6 +65,7 @@ class UserRecord(msgspec.Struct, frozen=True, kw_only=True):
     password_hash: str
     role: Role
     created: datetime
+    group: str = ""
     disabled: bool = False
     revoked: bool = False
 

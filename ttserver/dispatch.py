@@ -298,7 +298,8 @@ class Dispatcher:
             size = sum(map(len, args))
             if command.returns_value(args):
                 size += RETURNED_BYTES
-            self._submit(self._pending(command, args, size), keys)
+            ready = args if command.prepare is None else command.prepare(self.client, args)
+            self._submit(self._pending(command, ready, size), keys)
             return True
         if kind is _READ:
             return self._read(command, args)
@@ -423,7 +424,7 @@ class Dispatcher:
 
     # -- writes
 
-    def _pending(self, command: Command, args: list[bytes], size_bytes: int) -> Pending:
+    def _pending(self, command: Command, args: Any, size_bytes: int) -> Pending:
         is_write = command.kind is _WRITE
         return Pending(self.store, self._settled, command.run, args, size_bytes, is_write=is_write)
 

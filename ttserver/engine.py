@@ -43,7 +43,6 @@ from storage.library import (
 )
 from storage.reads import Reads, WouldBlock
 from storage.upkeep import Upkeep
-from storage.users import Users
 from ttserver import refused
 from ttserver.config import ServerConfig
 from ttserver.engine_status import build_status
@@ -53,6 +52,7 @@ from ttserver.master_databases import make_databases
 from ttserver.open_site import Listeners, OpenSite
 from ttserver.refused import Refused
 from ttserver.signals import give_up
+from ttserver.site_data import SiteData
 from ttserver.status import Status
 from ttserver.why import Why
 from ttserver.writes import Lsn, WriteOutcome, Writes, set_outcome
@@ -95,7 +95,9 @@ class Engine:
         self.replication = replication
         self.started_at = datetime.now(UTC)
         self.keyspace = Keyspace(_closed)
-        self.users = Users(self._users_handle, self._users_create)
+        data = SiteData(self._must_have_site)
+        self.users, self.groups = data.users, data.groups
+        self.access, self.catalog = data.access, data.catalog
         self.on_change: list[Callable[[], None]] = []
         self.failure: Exception | None = None
         self.reopened = 0
@@ -272,12 +274,6 @@ class Engine:
         self._ran = self.is_open and (self._ran or self.state == "running")
         for listener in self.on_change:
             listener()
-
-    def _users_handle(self) -> db.DB:
-        return self._must_have_site().users.handle()
-
-    def _users_create(self) -> db.DB:
-        return self._must_have_site().users.create()
 
     def _must_have_site(self) -> OpenSite:
         if self._site is None:

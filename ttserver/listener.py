@@ -58,7 +58,14 @@ class Listener:
             version=__version__,
             clients_max=settings.client.max_clients,
         )
-        self._store = Store(engine.keyspace, settings.limits)
+        self._store = Store(
+            engine.keyspace,
+            settings.limits,
+            engine.catalog,
+            engine.users,
+            engine.groups,
+            engine.access,
+        )
         self._sessions: dict[int, ClientSession] = {}
         self._last_number = 0
         self._refused_told = 0

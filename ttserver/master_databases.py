@@ -35,6 +35,7 @@ async def make_databases(site: OpenSite, users: Users, first_user: Path) -> None
 
     def create() -> bool:
         site.keys.create()
+        site.catalog.create()
         if not first_user.exists():
             return False
         site.users.create()

@@ -21,6 +21,8 @@ from replication.bodies import SiteAddress
 from replication.hub import later
 from replication.journal import Journal
 from replication.manager import Hooks, Manager
+from storage.catalog.files import CatalogFiles
+from storage.catalog.names import CatalogError
 from storage.commit import Committer
 from storage.database import Database
 from storage.environment import Environment
@@ -99,6 +101,7 @@ class OpenSite:
         )
         self.keys = Database(self.environment, config.settings.storage.keyspace)
         self.users = Database(self.environment, USERS_FILE)
+        self.catalog = CatalogFiles(self.environment, self.users)
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -119,7 +122,7 @@ class OpenSite:
             self.writes.deliver,
             wait_for_room=manager.bridge.wait_for_room if manager is not None else None,
             on_dead_handles=self.drop_handles,
-            refusals=(CommandError, UserError),
+            refusals=(CommandError, UserError, CatalogError),
             durability=storage.durability,
             batch_max=storage.group_commit_max,
             look_up_lsn=manager is None,
@@ -186,6 +189,7 @@ class OpenSite:
         """Have every database opened again at its next use. *Thread:* any."""
         self.keys.drop()
         self.users.drop()
+        self.catalog.drop()
 
     def _confirmed(self, token: Token, shortfall: str | None) -> None:
         self.writes.confirmed(token, shortfall)
@@ -261,4 +265,5 @@ class OpenSite:
         self.environment.stop_threads(max(0.1, deadline_s - time.monotonic()))
         self.keys.close()
         self.users.close()
+        self.catalog.close()
         self.environment.close(max(0.1, deadline_s - time.monotonic()))

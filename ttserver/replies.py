@@ -42,6 +42,12 @@ class Verbatim(bytes):
     __slots__ = ()
 
 
+class Encoded(bytes):
+    """A value that is on the wire already, in the client's protocol."""
+
+    __slots__ = ()
+
+
 class SetOf(list[Any]):
     """An array that RESP3 marks as a set."""
 
@@ -115,6 +121,8 @@ def _append(out: list[bytes], value: Value, protocol: int) -> None:
 def _rare(value: Value, protocol: int) -> bytes:
     if isinstance(value, str):
         return encode(value.encode("utf-8", "backslashreplace"), protocol)
+    if isinstance(value, Encoded):
+        return bytes(value)
     if isinstance(value, Verbatim):
         if protocol == 3:
             return b"=%d\r\ntxt:%b\r\n" % (len(value) + 4, value)

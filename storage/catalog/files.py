@@ -1,10 +1,11 @@
-"""The catalog's databases: five btrees, opened together, and the few ways they are read.
+"""The catalog's databases, opened together, and the few ways they are read.
 
     catalog.db          customers, media types, repositories, by name
     volumes.db          volumes, by name
     volumes_index.db    see `storage.catalog.index`
     history.db          what happened to each volume, by its name and a number
     history_time.db     the keys of history.db by the time: keys without values
+    groups.db           what users may do with it, see `storage.groups`
 
 Keys are text in byte order, values JSON, so db_verify, db_dump and native sites read every file.
 Walks read a page of keys at a time and let go of it, as those of `storage.keyspace` do.
@@ -26,6 +27,7 @@ VOLUMES_FILE: Final = "volumes.db"
 INDEX_FILE: Final = "volumes_index.db"
 HISTORY_FILE: Final = "history.db"
 TIMES_FILE: Final = "history_time.db"
+GROUPS_FILE: Final = "groups.db"
 
 WALK_KEYS: Final = 128  # a step of a walk: about 0.2 ms
 
@@ -38,19 +40,25 @@ class CatalogFiles:
 
     Args:
         environment: the one they are in.
+        users: the users' database, opened elsewhere; every command looks into it.
     """
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, users: Database | None = None) -> None:
+        self._users = users
         self.objects = Database(environment, CATALOG_FILE)
         self.volumes = Database(environment, VOLUMES_FILE)
         self.index = Database(environment, INDEX_FILE)
         self.history = Database(environment, HISTORY_FILE)
         self.times = Database(environment, TIMES_FILE)
-        self._all = (self.objects, self.volumes, self.index, self.history, self.times)
+        self.groups = Database(environment, GROUPS_FILE)
+        volumes = (self.volumes, self.index, self.history, self.times)
+        self._all = (self.objects, *volumes, self.groups)
 
     @property
     def are_open(self) -> bool:
         """True when no handle has to be opened for a read."""
+        if self._users is not None and not self._users.is_open:
+            return False
         return all(database.is_open for database in self._all)
 
     def create(self) -> None:

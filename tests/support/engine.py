@@ -15,12 +15,17 @@ from typing import Any, TypeVar
 
 from berkeleydb import db
 
+from storage.access import Access
+from storage.catalog.catalog import Catalog
+from storage.catalog.files import CatalogFiles
+from storage.catalog.names import CatalogError
 from storage.commit import Batch, Committer, Watch, Write
 from storage.database import Database
 from storage.environment import Environment
+from storage.groups import Groups
 from storage.keyspace import Keyspace
 from storage.reads import Reads, WouldBlock
-from storage.users import Users
+from storage.users import UserError, Users
 from ttserver.address import Address
 from ttserver.auth import Login, LoginRefused
 from ttserver.errors import TtserverError
@@ -104,6 +109,10 @@ class SmallEngine:
         self._users = Database(self.environment, "users.db")
         self.keyspace = Keyspace(self._keys.handle)
         self.users = Users(self._users.handle, self._users.create)
+        files = self._files = CatalogFiles(self.environment, self._users)
+        self.groups = Groups(files.groups.handle, files.groups.create)
+        self.access = Access(self.users, self.groups)
+        self.catalog = Catalog(lambda: files, self._pace)
         self.role = "master"
         self.master: str | None = "192.0.2.1:5010"
         self.master_client_address: str | None = None
@@ -129,9 +138,14 @@ class SmallEngine:
         self._loop = asyncio.get_running_loop()
         self.environment.open()
         self._keys.create()
+        self._users.create()
+        self._files.create()
         self._reads = Reads(self.environment, self._keys.drop)
         self._committer = Committer(
-            self.environment, self._deliver, refusals=(CommandError,), durability="nosync"
+            self.environment,
+            self._deliver,
+            refusals=(CommandError, UserError, CatalogError),
+            durability="nosync",
         )
 
     async def stop(self) -> None:
@@ -141,6 +155,7 @@ class SmallEngine:
         self.environment.stop_threads(CLOSE_TIMEOUT_S)
         self._keys.close()
         self._users.close()
+        self._files.close()
         self.environment.close(CLOSE_TIMEOUT_S)
 
     # -- writes
@@ -183,6 +198,9 @@ class SmallEngine:
             self._finish(batch)
 
     # -- reads
+
+    def _pace(self, txn: db.DBTxn) -> bool:
+        return self._reads.pace(txn)
 
     def read_now(self, read: Callable[[db.DBTxn], T]) -> T:
         if self.refuse_reads is not None:
@@ -244,15 +262,20 @@ class SmallEngine:
 
 
 class SmallAuth:
-    """Knows two users, `fred` and the administrator `tapemaster`; both passwords are `secret`."""
+    """Knows two users, `fred` and the administrator `tapemaster`; all passwords are `secret`.
+
+    Attributes:
+        roles: of the users; a test may add some.
+    """
 
     def __init__(self) -> None:
         self.busy = False
+        self.roles = {"fred": "user", "tapemaster": "administrator"}
 
     async def login(self, user: str, password: str, peer: str) -> Login:
         await asyncio.sleep(0)
         if self.busy:
             raise LoginRefused("busy", "too many passwords are being checked", code="TRYAGAIN")
-        if user not in ("fred", "tapemaster") or password != "secret":
+        if user not in self.roles or password != "secret":
             raise LoginRefused("wrong_password")
-        return Login(user, "administrator" if user == "tapemaster" else "user")
+        return Login(user, self.roles[user])

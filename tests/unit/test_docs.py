@@ -280,7 +280,7 @@ def test_scripts_that_are_named_can_be_run(page: Path) -> None:
 def test_words_in_capitals_are_commands_or_said_by_the_server(page: Path) -> None:
     known = {command.name for command in TABLE}
     known |= {sub.decode() for command in TABLE for sub in command.subcommands}
-    known = {word.upper() for name in known for word in name.split("|")}
+    known = {word.upper() for name in known for word in re.split(r"[|.]", name)}
     known |= words() | {"RUNNING"}  # a state, shown so
     found = {name for name in code(page) if re.fullmatch("[A-Z]{4,}", name)}
     assert found - known == set()

@@ -120,6 +120,7 @@ def test_what_is_stored_is_json_another_program_can_read(site: Site, fred: UserR
         "password_hash": fred.password_hash,
         "role": "user",
         "created": "2026-11-23T07:01:02Z",
+        "group": "",
         "disabled": False,
         "revoked": False,
     }

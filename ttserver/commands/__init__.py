@@ -2,7 +2,17 @@
 
 from typing import Final
 
-from ttserver.commands import connection, failover, keys, ranges, server, transactions
+from ttserver.commands import (
+    catalog_jobs,
+    catalog_tree,
+    catalog_volumes,
+    connection,
+    failover,
+    keys,
+    ranges,
+    server,
+    transactions,
+)
 from ttserver.commands.table import Table
 
 TABLE: Final = Table(
@@ -13,5 +23,8 @@ TABLE: Final = Table(
         *keys.COMMANDS,
         *ranges.COMMANDS,
         *transactions.COMMANDS,
+        *catalog_tree.COMMANDS,
+        *catalog_volumes.COMMANDS,
+        *catalog_jobs.COMMANDS,
     ]
 )

@@ -15,6 +15,9 @@ from ttserver.commands.cursors import Cursors
 if TYPE_CHECKING:
     from berkeleydb.db import DBTxn
 
+    from storage.access import Access
+    from storage.catalog.catalog import Catalog
+    from storage.groups import Groups
     from storage.keyspace import Keyspace
     from storage.users import Users
     from ttserver.auth import JournalLike
@@ -101,6 +104,15 @@ class EngineLike(Protocol):
     def users(self) -> Users: ...
 
     @property
+    def groups(self) -> Groups: ...
+
+    @property
+    def access(self) -> Access: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
     def journal(self) -> JournalLike: ...
 
     @property
@@ -177,10 +189,14 @@ class Authenticator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What a command that touches keys gets: the database and the sizes it must keep."""
+    """What a command that touches data gets: the databases and the sizes it must keep."""
 
     keyspace: Keyspace
     limits: LimitSettings
+    catalog: Catalog
+    users: Users
+    groups: Groups
+    access: Access
 
 
 @dataclass(slots=True)

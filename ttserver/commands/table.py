@@ -46,7 +46,7 @@ class Command:
         right: what the user must be allowed, see `Login.may`.
         heavy: tells whether these arguments ask for more than a read in the loop may cost.
         values: tells whether the reply to these arguments holds stored values.
-        prepare: READ only, in the loop before: prepare(client, args) makes what `run` gets.
+        prepare: READ, WRITE: in the loop before: prepare(client, args) makes what `run` gets.
         finish: READ only, in the loop after: finish(client, value) makes the reply.
     """
 
