@@ -132,7 +132,7 @@ CONVERSATIONS: dict[str, list[Row]] = {
             "LPUSH list x",
             Error("ERR unknown command 'LPUSH', with args beginning with: 'list' 'x' "),
         ),
-        ("FAILOVER", Error("ERR unknown command 'FAILOVER', with args beginning with: ")),
+        ("MIGRATE", Error("ERR unknown command 'MIGRATE', with args beginning with: ")),
     ],
     "range": [
         ("MSET a 1 b 2 c 3 d 4", b"OK"),
