@@ -140,11 +140,13 @@ def decide(
             helper through which this one joins: then this one never creates a group by itself.
     """
     standings = {a.address: a.standing for a in answers if a.standing is not None}
-    for address, standing in standings.items():
-        if standing.flags & StandingFlag.MASTER:
-            return refusal(own, address, standing) or Decision(
-                Start.FOLLOW, f"{address} is master", master=address
-            )
+    masters = [a for a, s in standings.items() if s.flags & StandingFlag.MASTER]
+    if masters:
+        # One that was cut off may not know yet that another took its place.
+        address = max(masters, key=lambda each: standings[each].generation)
+        return refusal(own, address, standings[address]) or Decision(
+            Start.FOLLOW, f"{address} is master", master=address
+        )
     natives = [a.address for a in answers if a.native]
     if natives:
         return Decision(Start.FOLLOW, f"{natives[0]} is a native site of the group")

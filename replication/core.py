@@ -382,7 +382,8 @@ class Core:
         if link is None:
             return
         self._heard_standing(link.site, standing)
-        if standing.flags & StandingFlag.MASTER and not self.is_master:
+        newer_known = self.master_link not in (None, link) and self.generation > standing.generation
+        if standing.flags & StandingFlag.MASTER and not self.is_master and not newer_known:
             refusal = coldstart.refusal(self.own_now(), link.site.address, standing)
             if refusal is not None:
                 self._out.note("master_refused", site=link.site.address, why=refusal.why)

@@ -20,13 +20,20 @@ class Writer(threading.Thread):
 
     Args:
         number: its keys begin with it.
-        connect: logs on at the master.
+        connect: logs on at the master, whoever that is now.
         seed: of what it writes.
         value_bytes: values are at most so long.
+        moves: look for the master again when a write was not acknowledged; it may be cut off.
     """
 
     def __init__(
-        self, number: int, connect: Callable[[], redis.Redis], seed: int, value_bytes: int
+        self,
+        number: int,
+        connect: Callable[[], redis.Redis],
+        seed: int,
+        value_bytes: int,
+        *,
+        moves: bool,
     ) -> None:
         super().__init__(name=f"writer-{number}", daemon=True)
         self.ledger = Ledger(f"w{number}:")
@@ -34,6 +41,7 @@ class Writer(threading.Thread):
         self._connect = connect
         self._random = random.Random(seed)
         self._value_bytes = value_bytes
+        self._moves = moves
         self._ended = threading.Event()
         self._serial = 0
 
@@ -84,11 +92,13 @@ class Writer(threading.Thread):
     def _judge(self, answer: redis.ResponseError, changes: Mapping[bytes, Value]) -> None:
         if isinstance(answer, REFUSALS) or "NOREPLICAS" in str(answer):
             self.ledger.refused(changes)
-            self._ended.wait(RETRY_S)
-            return
+            # Another site may be master by now.
+            raise redis.ConnectionError(str(answer))
         self.ledger.unknown()
         if "PERMFAILED" not in str(answer):
             self.unexpected.append(str(answer))
+        elif self._moves:
+            raise redis.ConnectionError(str(answer))
 
 
 def _send(client: redis.Redis, changes: Mapping[bytes, Value]) -> None:
@@ -113,13 +123,21 @@ class Load:
         connect: logs on at the master.
         seed: of what they write.
         value_bytes: values are at most so long.
+        moves: look for the master again when a write was not acknowledged.
     """
 
     def __init__(
-        self, count: int, connect: Callable[[], redis.Redis], seed: int, *, value_bytes: int = 400
+        self,
+        count: int,
+        connect: Callable[[], redis.Redis],
+        seed: int,
+        *,
+        value_bytes: int = 400,
+        moves: bool = False,
     ) -> None:
         self.writers: Sequence[Writer] = [
-            Writer(number, connect, seed + number, value_bytes) for number in range(count)
+            Writer(number, connect, seed + number, value_bytes, moves=moves)
+            for number in range(count)
         ]
 
     def __enter__(self) -> "Load":

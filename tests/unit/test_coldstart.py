@@ -267,6 +267,14 @@ class TestRefusal:
     def test_an_unknown_group_is_no_other_group(self, own: int, other: int) -> None:
         assert refusal(replace(OWN, group_id=own), A, self.master(group_id=other)) is None
 
+    def test_of_two_masters_the_newer_one_counts(self) -> None:
+        master = FLAGS | StandingFlag.MASTER
+        old = says(A, flags=master, generation=8, last=LSN(1, 3999))
+        new = says(C, flags=master, generation=9)
+        for answers in ([old, new], [new, old]):
+            decision = decide(OWN, answers, {}, [A, C], False)
+            assert (decision.start, decision.master) == (Start.FOLLOW, C)
+
     def test_deciding_refuses_it_too(self) -> None:
         wrong = says(flags=FLAGS | StandingFlag.MASTER, group_id=99)
         assert decide(OWN, [wrong], {}, [A], False).start is Start.WAIT

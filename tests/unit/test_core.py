@@ -462,6 +462,17 @@ class TestLinks:
         assert script.core.why is not None
         assert "another group" in script.core.why
 
+    def test_an_old_master_that_does_not_know_it_yet_changes_nothing(self) -> None:
+        script = replicant(A, B, C)  # follows A in generation 4
+        script.core.link_closed(script.now_s, 2, "cut")
+        script.do()
+        lacks = replace_generation(says(master=True, last=LSN(1, 3999)), 3)
+        number = script.link(C, standing=lacks)
+        assert not script.done(effects.CloseLink)
+        assert effects.ReleaseLink(number) in script.last, "it hears from this site who is master"
+        assert script.core.phase is Phase.FOLLOWING
+        assert script.core.master == A
+
     @pytest.mark.parametrize(
         ("local", "remote", "first_outgoing", "closed"),
         [
