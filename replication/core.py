@@ -31,6 +31,7 @@ from replication.election import Elections
 from replication.group import Group
 from replication.handover import Handover
 from replication.heartbeats import Heartbeats
+from replication.holdings import Holdings
 from replication.membership import Membership
 from replication.memory import Memory
 from replication.messages import OwnCode, StandingFlag
@@ -85,6 +86,7 @@ class Core:
             self._out,
             complete=memory.complete and not own.empty,
         )
+        self.holdings = Holdings(self._remembered, self.sites)
         configured = [remote.address for remote in settings.remotes]
         for address in configured:
             self.sites.site(address)
@@ -306,10 +308,6 @@ class Core:
             self.new_master(now_s, eid, generation, again=generation == self.generation)
             self.heartbeats.gap_left()
 
-    def sync_started(self) -> None:
-        """Internal initialisation begins: the copy here is not complete until it ends."""
-        self.catch_up.started()
-
     def startup_finished(self, reached: LSN) -> None:
         """The library says that this replicant has caught up with the master's log.
 
@@ -397,6 +395,7 @@ class Core:
 
     def _heard_standing(self, state: SiteState, standing: Standing) -> None:
         state.standing = standing
+        self.holdings.stood(state.address, standing)
         state.electable = standing.priority > 0
         self._remembered.priority(state.address, standing.priority)
         self._remembered.generation(standing.generation)
@@ -517,6 +516,7 @@ class Core:
         self.catch_up.finished()
         self._remembered.group(self.memory.group_id or self._new_group_id)
         self._remembered.stable_at_most(last_lsn)
+        self.holdings.became_master(last_lsn)
         self.elections.master_found()
         self._out.note("became_master", generation=generation, priority=self.settings.priority)
         self.why = self.hint = None

@@ -246,6 +246,10 @@ class LinkEvents:
         elif generation > self._table.generation:
             self._early[eid] = (generation, lsn)
 
+    def early_ack(self, eid: int) -> tuple[int, LSN] | None:
+        """What a site acknowledged last of a later generation than the one here as master."""
+        return self._early.get(eid)
+
     def began_generation(self, generation: int) -> None:
         """This site became master: count what was acknowledged before the library returned."""
         early, self._early = self._early, {}

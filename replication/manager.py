@@ -30,6 +30,8 @@ from replication.bridge import Bridge
 from replication.core import Core
 from replication.handover_work import HandoverWork, Writers
 from replication.held_log import HeldLog
+from replication.holdings import LogNeed
+from replication.holdings_notes import note_holdings
 from replication.hub import Hub, later
 from replication.journal import Journal
 from replication.library_work import Calls, LibraryWork
@@ -56,6 +58,7 @@ from replication.wire import LSN, LSN_ZERO
 TICK_S = 0.05
 LATE_S = 10 * TICK_S  # the process stood still for so long: what came meanwhile is not read yet
 JOURNAL_CHECK_S = 1.0  # the library writes into the journal too, past its size limit
+HOLDINGS_S = 0.5  # log files are removed at most this often; what a site has grows meanwhile
 MEMORY_SAVE_S = 1.0  # the stable LSN is written at most this often
 
 
@@ -180,6 +183,8 @@ class Manager:
         self._stopping = False
         self._stable_sent = LSN_ZERO
         self._log_file_bytes = 0
+        self._log_needs: tuple[LogNeed, ...] | None = None
+        self._held_s = 0.0
         self._journal_checked_s = 0.0
 
     # -- life ----------------------------------------------------------------------------------
@@ -316,6 +321,7 @@ class Manager:
             return  # it never got that far
         # What was answered OK since the last tick must be remembered, here and elsewhere.
         self._send_stable()
+        self._note_holdings()
         self.pending.fail_all("the site is stopping")
         self._link_events.stop()
         self._hub.stop()
@@ -403,10 +409,9 @@ class Manager:
         """How many members could acknowledge now."""
         return self.roster.acking()
 
-    def oldest_needed_log(self) -> int | None:
-        """The first log file that a member may still need; None: keep all. *Thread:* any."""
-        oldest = self.roster.oldest_log()
-        return self.bridge.last_permanent.file or None if oldest == 0 else oldest
+    def log_needs(self) -> tuple[LogNeed, ...] | None:
+        """What the other members may still need of the log; None: not known yet. *Thread:* any."""
+        return self._log_needs
 
     def now_s(self) -> float:
         """The loop's clock, which all times here are of."""
@@ -472,6 +477,9 @@ class Manager:
                 self._ran = True
                 self.hooks.role_changed()
         self._send_stable()
+        if now_s - self._held_s >= HOLDINGS_S:
+            self._held_s = now_s
+            self._note_holdings()
         self._keep_memory(now_s)
         if now_s - self._journal_checked_s >= JOURNAL_CHECK_S:
             self._journal_checked_s = now_s
@@ -510,6 +518,10 @@ class Manager:
     def _keep(self, kept: memory.Memory) -> None:
         self._save_memory(kept)
 
+    def _note_holdings(self) -> None:
+        note_holdings(self.core, self.table, self.applier, self._link_events.early_ack)
+        self._log_needs = self.core.holdings.needs(self.core.members())
+
     def _keep_memory(self, now_s: float) -> None:
         kept = self.core.memory
         if kept != self._saved_memory and now_s - self._memory_saved_s >= MEMORY_SAVE_S:
@@ -541,6 +553,7 @@ class Manager:
         self._route()
         self._link_events.take_back()
         self.roster.rebuild(self.core)
+        self._log_needs = self.core.holdings.needs(self.core.members())
         self.pending.sites_changed()
         self.hooks.role_changed()
 

@@ -26,6 +26,7 @@ class Memory:
         complete: the environment held a complete copy when this was written.
         priorities: last priority heard of each other site.
         generation: highest generation seen.
+        acked: up to where each other site is known to have the log.
         removed: this site was removed from the group and has not been asked to join again.
     """
 
@@ -35,6 +36,7 @@ class Memory:
     priorities: dict[SiteAddress, int] = field(default_factory=dict)
     generation: int = 0
     removed: bool = False
+    acked: dict[SiteAddress, LSN] = field(default_factory=dict)
 
     def with_priority(self, address: SiteAddress, priority: int) -> "Memory":
         """Remember a site's priority."""
@@ -55,6 +57,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     priorities: dict[str, _U32] = {}
     generation: _U32 = 0
     removed: bool = False
+    acked: dict[str, tuple[_U32, _U32]] = {}
 
 
 def load(path: Path) -> Memory:
@@ -75,10 +78,8 @@ def load(path: Path) -> Memory:
         ) from error
     try:
         shape = msgspec.json.decode(raw, type=_File)
-        priorities = {}
-        for name, priority in shape.priorities.items():
-            host, _, port = name.rpartition(":")
-            priorities[check_address(SiteAddress(host, int(port)))] = priority
+        priorities = {_address(name): priority for name, priority in shape.priorities.items()}
+        acked = {_address(name): LSN(*lsn) for name, lsn in shape.acked.items()}
         group_id = int(shape.group_id, 16)
     except (msgspec.MsgspecError, ValueError, ReplicationError) as error:
         raise ReplicationError(
@@ -93,7 +94,13 @@ def load(path: Path) -> Memory:
         priorities,
         shape.generation,
         shape.removed,
+        acked,
     )
+
+
+def _address(name: str) -> SiteAddress:
+    host, _, port = name.rpartition(":")
+    return check_address(SiteAddress(host, int(port)))
 
 
 def save(path: Path, memory: Memory) -> None:
@@ -105,6 +112,7 @@ def save(path: Path, memory: Memory) -> None:
         {f"{a.host}:{a.port}": p for a, p in sorted(memory.priorities.items())},
         memory.generation,
         memory.removed,
+        {f"{a.host}:{a.port}": (n.file, n.offset) for a, n in sorted(memory.acked.items())},
     )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(".new")

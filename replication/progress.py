@@ -66,6 +66,11 @@ def parse_list(record: bytes) -> list[FileInfo]:
     return files
 
 
+def first_log_file(record: bytes) -> int | None:
+    """The log file in which the log that belongs to the pages begins; None: unreadable."""
+    return _U32.unpack_from(record)[0] or None if len(record) >= _LIST.size else None
+
+
 @dataclass(slots=True)
 class SyncProgress:
     """Counts one initial sync, sent or received.

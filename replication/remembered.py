@@ -35,7 +35,8 @@ class Remembered:
         if group_id != self.memory.group_id:
             had = self.memory.group_id
             stable_lsn = LSN_ZERO if had else self.memory.stable_lsn
-            self._keep(replace(self.memory, group_id=group_id, stable_lsn=stable_lsn))
+            acked = {} if had else self.memory.acked
+            self._keep(replace(self.memory, group_id=group_id, stable_lsn=stable_lsn, acked=acked))
 
     def removed(self, removed: bool) -> None:
         """This site was removed from the group, or belongs to it again."""
@@ -51,6 +52,14 @@ class Remembered:
             # Kept at the shell's own pace, not written at each step.
             self.memory = replace(self.memory, stable_lsn=lsn)
 
+    def acked(self, site: SiteAddress, lsn: LSN | None) -> None:
+        """A site is known to have the log up to here; None: nothing is known."""
+        acked = {a: known for a, known in self.memory.acked.items() if a != site}
+        if lsn is not None:
+            acked[site] = lsn
+        # Kept at the shell's own pace, as above.
+        self.memory = replace(self.memory, acked=acked)
+
     def stable_at_most(self, lsn: LSN) -> None:
         """The operator gave up what lies behind `lsn`, or the copy here is being replaced."""
         if lsn < self.memory.stable_lsn:
@@ -59,7 +68,8 @@ class Remembered:
     def only(self, addresses: Collection[SiteAddress]) -> None:
         """Forget sites that are members no longer."""
         priorities = {a: p for a, p in self.memory.priorities.items() if a in addresses}
-        self._keep(replace(self.memory, priorities=priorities))
+        acked = {a: lsn for a, lsn in self.memory.acked.items() if a in addresses}
+        self._keep(replace(self.memory, priorities=priorities, acked=acked))
 
     def _keep(self, memory: Memory) -> None:
         if memory != self.memory:

@@ -63,18 +63,6 @@ class Roster:
         """How many members could acknowledge now."""
         return self._count(lambda site: site.connected and site.counts)
 
-    def oldest_log(self) -> int | None:
-        """The first log file a member may still need; 0 without others, None when one is unknown.
-
-        *Thread:* any.
-        """
-        files = []
-        for site in self._sites:
-            if site.acked is None:
-                return None
-            files.append(site.acked.file)
-        return min(files, default=0)
-
     def _count(self, counts: Callable[[SiteAck], bool]) -> int:
         return sum(1 for site in self._sites if counts(site))
 

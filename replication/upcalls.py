@@ -24,6 +24,7 @@ from replication.library_work import LibraryWork
 from replication.membership_work import MembershipWork
 from replication.messages import RepType
 from replication.performer import Performer
+from replication.progress import first_log_file
 from replication.sync_journal import SyncJournal
 from replication.tasks import Tasks
 from replication.wire import LSN, LSN_ZERO
@@ -103,6 +104,7 @@ class Upcalls:
             self._syncs.page_received(len(record))
         else:
             self._syncs.list_received(self._loop.time(), record)
+            later(self._loop, self._on_copy_offered, record)
 
     def membership_logged(self) -> None:
         """A native master changed the membership. *Thread:* apply."""
@@ -221,10 +223,16 @@ class Upcalls:
             eid: whom it asked; who is master may not be known here yet.
         """
         asked = self._core.sites.by_eid(eid)
-        self._core.sync_started()
+        self._core.catch_up.started()
         self._syncs.announce_received(asked.address if asked is not None else self._core.master)
         self._performer.run()
 
     def _on_file_list_sent(self, record: bytes) -> None:
         connected = [s.eid for s in self._core.sites.values() if s.link is not None]
         self._syncs.list_sent(self._loop.time(), record, connected)
+        self._on_copy_offered(record)
+
+    def _on_copy_offered(self, record: bytes) -> None:
+        """A site takes a copy, from here or from another: it will need the log from there on."""
+        if (first := first_log_file(record)) is not None:
+            self._core.holdings.copy_offered(first)

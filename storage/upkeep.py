@@ -10,16 +10,16 @@ Source: Programmer's Reference, "Checkpoints", "Deadlock detection", "Log file r
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Collection
 
 from berkeleydb import db
 
+from storage import log_retention
 from storage.environment import Environment, lsn_from_library
 from storage.library import LIBRARY_ERRORS
+from storage.log_retention import Logs
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class Upkeep:
             master's log.
         interval_s: a checkpoint at least this often, if anything was logged since.
         kbytes: a checkpoint after so much log, KiB; 0: only by time.
-        removable_below: first log file number that must be kept, None: remove nothing.
+        removable: given the log files, on this thread, answers with the numbers of those to be
+            removed; None: remove nothing.
         tick_s: how often it looks.
 
     Attributes:
@@ -56,14 +57,14 @@ class Upkeep:
         is_master: Callable[[], bool],
         interval_s: float,
         kbytes: int,
-        removable_below: Callable[[], int | None] | None = None,
+        removable: Callable[[Logs], Collection[int]] | None = None,
         tick_s: float = TICK_S,
     ) -> None:
         self._environment = environment
         self._is_master = is_master
         self._interval_s = interval_s
         self._kbytes = kbytes
-        self._removable_below = removable_below
+        self._removable = removable
         self._tick_s = tick_s
         self._stop = threading.Event()
         self._may_work = threading.Lock()
@@ -144,15 +145,11 @@ class Upkeep:
             self.checkpoints += 1
 
     def _remove_logs(self) -> None:
-        keep_from = None if self._removable_below is None else self._removable_below()
-        if keep_from is None:
+        if self._removable is None:
             return
-        # The library leaves out what a recovery here would need.
-        for name in self._environment.env.log_archive(db.DB_ARCH_ABS):
-            path = Path(os.fsdecode(name))
-            if int(path.suffix[1:]) < keep_from:
-                path.unlink()
-                self.logs_removed += 1
+        numbers = self._removable(log_retention.look(self._environment))
+        if numbers:
+            self.logs_removed += len(log_retention.remove(self._environment, numbers))
 
     def _say(self, text: str) -> None:
         """Log a failure; the same one again only now and then (a full disk stays so for hours)."""

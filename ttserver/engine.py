@@ -95,7 +95,7 @@ class Engine:
         self.replication = replication
         self.started_at = datetime.now(UTC)
         self.keyspace = Keyspace(_closed)
-        data = SiteData(self._must_have_site)
+        data = SiteData(self.must_have_site)
         self.users, self.groups = data.users, data.groups
         self.access, self.catalog = data.access, data.catalog
         self.on_change: list[Callable[[], None]] = []
@@ -275,7 +275,8 @@ class Engine:
         for listener in self.on_change:
             listener()
 
-    def _must_have_site(self) -> OpenSite:
+    def must_have_site(self) -> OpenSite:
+        """The open environment with all that works on it, for those that look inside."""
         if self._site is None:
             raise _not_open()
         return self._site
@@ -290,19 +291,19 @@ class Engine:
 
     @property
     def committer(self) -> Committer:
-        return self._must_have_site().committer
+        return self.must_have_site().committer
 
     @property
     def reads(self) -> Reads:
-        return self._must_have_site().reads
+        return self.must_have_site().reads
 
     @property
     def environment(self) -> Environment:
-        return self._must_have_site().environment
+        return self.must_have_site().environment
 
     @property
     def upkeep(self) -> Upkeep:
-        return self._must_have_site().upkeep
+        return self.must_have_site().upkeep
 
     # -- what the site is ----------------------------------------------------------------------
 
@@ -548,7 +549,7 @@ class Engine:
         Raises:
             StorageError: the site is stopping, or the library failed.
         """
-        return await self._must_have_site().reads.call(call)
+        return await self.must_have_site().reads.call(call)
 
     def _check_stale(self) -> None:
         limit_s = self.config.settings.client.max_stale_s
@@ -560,7 +561,7 @@ class Engine:
 
     def watch(self, keys: Iterable[bytes]) -> Watch:
         """Watch keys until the result is closed."""
-        site = self._must_have_site()
+        site = self.must_have_site()
         if site.accepting:
             return site.committer.watches.add(keys)
         # What a replicant applies names no keys: anything that came since is a change.

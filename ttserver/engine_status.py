@@ -75,6 +75,7 @@ def _picture(engine: Engine) -> Status:
         counters=_counters(engine),
         members=group.nsites if group is not None else 0,
         membership_version=group.version if group is not None else 0,
+        logs=engine.must_have_site().log_keeping.status(),
         notice=engine.notice,
         pid=os.getpid(),
         version=__version__,

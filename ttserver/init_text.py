@@ -51,7 +51,8 @@ repmgr_set_ack_policy {ack_policy}
 # The cache: gigabytes, bytes, number of regions.
 # set_cachesize 0 268435456 1
 
-# Remove log files that no member of the group needs.
+# Remove log files that no member of the group needs, connected or not. How much is kept for members
+# that are away: `[storage] log_budget` in ttserver.toml.
 # log_set_config db_log_auto_remove on
 """
 

@@ -18,6 +18,7 @@ import structlog
 from berkeleydb import db
 
 from replication.bodies import SiteAddress
+from replication.holdings import LogNeed
 from replication.hub import later
 from replication.journal import Journal
 from replication.manager import Hooks, Manager
@@ -33,6 +34,7 @@ from storage.users import UserError
 from storage.worker import Worker
 from ttserver.config import ServerConfig
 from ttserver.engine_settings import configure_replication, group_settings
+from ttserver.log_keeping import LogKeeping
 from ttserver.replies import CommandError
 from ttserver.standstill import Standstill
 from ttserver.writes import Token, Writes
@@ -41,7 +43,6 @@ USERS_FILE: Final = "users.db"
 GROUP_ID_BITS: Final = 63
 # What a close may take longer than it was told: the last flush, and the library's own close.
 CLOSE_GRACE_S: Final = 0.5
-EVERY_LOG: Final = 2**32  # above every log file number
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +103,7 @@ class OpenSite:
         self.keys = Database(self.environment, config.settings.storage.keyspace)
         self.users = Database(self.environment, USERS_FILE)
         self.catalog = CatalogFiles(self.environment, self.users)
+        self.log_keeping = LogKeeping(config, self._log_needs)
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -133,7 +135,7 @@ class OpenSite:
             is_master=lambda: self.accepting,
             interval_s=storage.checkpoint_interval_s,
             kbytes=storage.checkpoint_kbytes,
-            removable_below=self._removable_logs if self.config.db.log_autoremove else None,
+            removable=self.log_keeping.removable,
         )
         self._standstill.committer, self._standstill.upkeep = self.committer, self.upkeep
         end, self.writes.last = await self.reads.call(
@@ -206,12 +208,12 @@ class OpenSite:
     def _tell_failed(self, error: Exception) -> None:
         later(self._loop, self._listeners.failed, self, error)
 
-    def _removable_logs(self) -> int | None:
-        """The first log file to keep. *Thread:* upkeep."""
+    def _log_needs(self) -> tuple[LogNeed, ...] | None:
+        """What other sites may need of the log. *Thread:* any."""
         if self.manager is not None:
-            return self.manager.oldest_needed_log() if self._wired else None
+            return self.manager.log_needs()
         # Replication is only off for now, or there is none: then nobody else needs a log file.
-        return None if self.config.db.replication else EVERY_LOG
+        return None if self.config.db.replication else ()
 
     # -- closing -------------------------------------------------------------------------------
 

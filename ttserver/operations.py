@@ -14,6 +14,7 @@ from ttserver.control import Handler, Send
 from ttserver.control_client import ControlError
 from ttserver.engine import Engine, WriteOutcome
 from ttserver.group_operations import GroupOperations
+from ttserver.log_operations import LogOperations
 from ttserver.status import Status
 
 
@@ -39,6 +40,7 @@ class Operations:
             "status": self._status,
             "sites": self._sites,
             **GroupOperations(self._engine, self._status_now, self._must_be_open).handlers(),
+            **LogOperations(self._engine, self._must_be_open).handlers(),
             "user-check": self._user_check,
             "user-add": self._user_add,
             "user-passwd": self._user_passwd,

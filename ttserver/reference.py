@@ -13,6 +13,7 @@ from msgspec import inspect
 
 from storage.dbconfig_rules import DEFAULTS, REFUSED
 from storage.dbconfig_table import DIRECTIVES
+from ttserver.byte_size import ByteSize
 from ttserver.settings import Settings
 from ttserver.settings_file import key_types, shown
 
@@ -152,6 +153,8 @@ def _values(wanted: inspect.Type) -> str:
             return ", ".join(str(value) for value in values)
         case inspect.StrType():
             return "a file name"
+        case inspect.CustomType(cls=cls) if cls is ByteSize:
+            return "bytes, or with KB, MB, GB, TB, KiB, MiB, GiB, TiB"
         case _:
             return "HOST:PORT"
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from ttserver.address import Address
+from ttserver.byte_size import ByteSize
 
 Durability = Literal["sync", "write_nosync", "nosync"]
 KIB = 2**10
@@ -115,6 +116,13 @@ class StorageSettings(Struct, frozen=True, kw_only=True):
     checkpoint_kbytes: Annotated[
         int, Meta(ge=0, le=4 * MIB, description="a checkpoint after so much log; 0: by time only")
     ] = 16 * KIB
+    log_budget: Annotated[
+        ByteSize,
+        Meta(
+            description="log files in var/db are kept up to this; beyond it the oldest go, whoever"
+            " needs them, but for those that recovery needs; 0: what a site may need is kept"
+        ),
+    ] = ByteSize(0)
     group_commit_max: Annotated[
         int,
         Meta(ge=1, le=65_536, description="writes in one transaction and flush; 1: one by one"),

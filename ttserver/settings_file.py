@@ -14,6 +14,7 @@ from msgspec import inspect, structs
 
 from storage.errors import ConfigError
 from ttserver.address import parse_address
+from ttserver.byte_size import ByteSize, parse_byte_size
 from ttserver.settings import Settings
 
 FILE = "ttserver.toml"
@@ -152,6 +153,8 @@ def _value(wanted: inspect.Type, value: object) -> object:
             return value
         case inspect.StrType():
             return _string(wanted, value)
+        case inspect.CustomType(cls=cls) if cls is ByteSize:
+            return parse_byte_size(value)
         case _:  # Address, or one that may be left out
             if not isinstance(value, str):
                 raise _WrongValueError(f'must be "HOST:PORT", got {shown(value)}')

@@ -41,6 +41,20 @@ class SiteStatus(msgspec.Struct, frozen=True):
     member: str = "no"
 
 
+class LogsStatus(msgspec.Struct, frozen=True):
+    """The log files of this site.
+
+    Args:
+        may_go_bytes: of those that neither recovery nor another site needs.
+        budget_bytes: `[storage] log_budget`; None without one.
+    """
+
+    files: int
+    bytes: int
+    may_go_bytes: int
+    budget_bytes: int | None
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One site, whole.
 
@@ -50,6 +64,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         why: what it waits for, the worst of `waits`; `since` and `hint` go with it.
         waits: all that it waits for, the worst first.
         alarms: of these, what has not moved for `[status] alarm_after_s`.
+        logs: how many log files there are, their bytes, how many of them may go, the budget.
         history: the last changes of role and elections, oldest first.
     """
 
@@ -83,4 +98,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     hint: str | None = None
     waits: list[WaitStatus] = []
     alarms: list[WaitStatus] = []
+    logs: LogsStatus | None = None
     history: list[HistoryRow] = []

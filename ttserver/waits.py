@@ -25,6 +25,7 @@ KINDS: Final = (
     "sync",
     "catch-up",
     "disk",
+    "log",
     "acks",
     "site",
     "lag",

@@ -14,6 +14,7 @@ from replication.wire import LSN
 from ttserver.errors import hint_of
 from ttserver.summary import bytes_text, seconds_text, sync_text
 from ttserver.waits import Wait, WaitStatus, WaitTracker
+from ttserver.why_log import log_waits
 
 if TYPE_CHECKING:
     from replication.manager import Manager
@@ -85,6 +86,7 @@ def _waits(engine: Engine) -> Iterator[Wait]:
     yield from _copy(manager)
     if manager.core.is_master:
         yield from _acks(engine, manager)
+        yield from log_waits(engine.must_have_site().log_keeping)
     yield from _sites(manager)
 
 

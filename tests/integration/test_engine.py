@@ -225,7 +225,7 @@ async def test_no_batch_is_left_unsettled(sites: EngineSites) -> None:
     """Batches come from the committer while the loop takes others away."""
     site = sites.make(replication=False)
     engine = await site.start()
-    writes = engine._must_have_site().writes
+    writes = engine.must_have_site().writes
     done: list[int] = []
     total, threads = 20_000, 4
 

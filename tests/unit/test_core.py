@@ -865,7 +865,7 @@ class TestHeartbeats:
 
     def test_nor_is_a_sync(self) -> None:
         script = replicant()
-        script.core.sync_started()
+        script.core.catch_up.started()
         script.do()
         for _ in range(4):
             assert not self.beat(script, GAP_SILENCE_S * 2, END)
@@ -874,7 +874,7 @@ class TestHeartbeats:
 class TestSync:
     def test_the_copy_is_incomplete_until_the_end(self) -> None:
         script = replicant()
-        script.core.sync_started()
+        script.core.catch_up.started()
         script.do()
         assert not script.core.complete
         assert [saved.memory.complete for saved in script.done(effects.SaveMemory)] == [False]

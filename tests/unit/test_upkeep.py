@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 from berkeleydb import db
 
 from storage.environment import lsn_from_library
 from storage.library import StillInLibrary
+from storage.log_retention import Logs
 from storage.upkeep import Upkeep
 from tests.support.environments import Open, Opened, environments, fast, wait_for
 from tests.support.pair import Pair, pair
@@ -27,14 +28,14 @@ def upkeep(
     master: Callable[[], bool] = lambda: True,
     interval_s: float = 1000.0,
     kbytes: int = 0,
-    removable_below: Callable[[], int | None] | None = None,
+    removable: Callable[[Logs], Collection[int]] | None = None,
 ) -> Upkeep:
     return Upkeep(
         opened.environment,
         is_master=master,
         interval_s=interval_s,
         kbytes=kbytes,
-        removable_below=removable_below,
+        removable=removable,
         tick_s=TICK_S,
     )
 
@@ -129,15 +130,28 @@ def fill_logs(opened: Opened) -> None:
     assert len(logs(opened)) >= 5
 
 
-def test_logs_that_nobody_needs_are_removed_after_a_checkpoint(environments: Open) -> None:
+def all_below(number: int) -> Callable[[Logs], Collection[int]]:
+    """Have those go that are older, as far as recovery does not need them."""
+
+    def removable(found: Logs) -> Collection[int]:
+        below = min(number, found.recovery_from)
+        return {file.number for file in found.files if file.number < below}
+
+    return removable
+
+
+def test_logs_that_may_go_are_removed_after_a_checkpoint(environments: Open) -> None:
     opened = environments()
     fill_logs(opened)
-    needed = 3
-    keeper = upkeep(opened, interval_s=0.0, removable_below=lambda: needed)
+    keeper = upkeep(opened, interval_s=0.0, removable=all_below(3))
     wait_for("logs are removed", lambda: logs(opened)[0] == 3)
     assert keeper.logs_removed == 2
-    needed = 2**32
-    # Whatever members need, recovery here needs the last file.
+
+
+def test_recovery_works_with_the_logs_that_are_said_to_be_needed(environments: Open) -> None:
+    opened = environments()
+    fill_logs(opened)
+    upkeep(opened, interval_s=0.0, removable=all_below(2**32))
     wait_for("all but those for recovery are removed", lambda: len(logs(opened)) == 1)
     last = logs(opened)[-1]
     opened.close()
@@ -145,14 +159,32 @@ def test_logs_that_nobody_needs_are_removed_after_a_checkpoint(environments: Ope
     assert last in logs(opened)
 
 
-@pytest.mark.parametrize("removable_below", [None, lambda: None])
+def test_before_a_checkpoint_recovery_needs_all(environments: Open) -> None:
+    opened = environments()
+    fill_logs(opened)
+    seen: list[Logs] = []
+
+    def removable(found: Logs) -> Collection[int]:
+        seen.append(found)
+        return ()
+
+    upkeep(opened, removable=removable)
+    found = wait_for("a look", lambda: seen[-1] if seen else None)
+    assert [file.number for file in found.files] == logs(opened)
+    assert found.recovery_from == found.files[0].number
+    assert found.total_bytes == sum(
+        path.stat().st_size for path in opened.environment.home.glob("log.*")
+    )
+
+
+@pytest.mark.parametrize("removable", [None, lambda _: ()])
 def test_logs_stay_unless_somebody_says_otherwise(
-    environments: Open, removable_below: Callable[[], int | None] | None
+    environments: Open, removable: Callable[[Logs], Collection[int]] | None
 ) -> None:
     opened = environments()
     fill_logs(opened)
     before = logs(opened)
-    keeper = upkeep(opened, interval_s=0.0, removable_below=removable_below)
+    keeper = upkeep(opened, interval_s=0.0, removable=removable)
     wait_for("a checkpoint", lambda: keeper.checkpoints)
     looks(keeper, 5)
     assert logs(opened) == before
@@ -162,7 +194,7 @@ def test_a_replicant_removes_logs_as_well(environments: Open) -> None:
     opened = environments()
     fill_logs(opened)
     opened.env.txn_checkpoint(0, 0, db.DB_FORCE)
-    keeper = upkeep(opened, master=lambda: False, removable_below=lambda: 3)
+    keeper = upkeep(opened, master=lambda: False, removable=all_below(3))
     wait_for("logs are removed", lambda: keeper.logs_removed == 2)
 
 
@@ -192,7 +224,7 @@ def test_a_failure_is_said_once_and_it_goes_on(
     first.unlink()
     first.mkdir()  # what should be a file cannot be removed like one
     with caplog.at_level(logging.WARNING, "storage.upkeep"):
-        keeper = upkeep(opened, removable_below=lambda: 3)
+        keeper = upkeep(opened, removable=all_below(3))
         looks(keeper, 20)
     assert len([record for record in caplog.records if "upkeep_failed" in record.message]) == 1
     first.rmdir()
