@@ -28,6 +28,7 @@ from replication.coldstart import OwnStanding, Start
 from replication.connections import Connections
 from replication.effects import Outbox
 from replication.election import Elections
+from replication.failback import Failback
 from replication.group import Group
 from replication.handover import Handover
 from replication.heartbeats import Heartbeats
@@ -111,6 +112,7 @@ class Core:
         self._next_probe_s: float | None = None
         self.belonging = Belonging(self, self._out, self._remembered, self._probes)
         self.handover = Handover(self, self._out)
+        self.failback = Failback(self, settings.preferred, self._out)
         self.inviters: set[SiteAddress] = set()
         self._applied = own.last_lsn
         self._duplicate = False
@@ -635,6 +637,7 @@ class Core:
         self._elect_due(now_s)
         self._seek_due(now_s)
         self.handover.tick(now_s)
+        self.failback.tick(now_s)
         if self.is_master:
             self.heartbeats.send_due(now_s, last_broadcast_s)
         else:

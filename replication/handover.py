@@ -84,6 +84,9 @@ class Handover:
     Args:
         core: which this is a part of.
         out: where effects go.
+
+    Attributes:
+        took_from: this site is master because that one handed over, and it was not away since.
     """
 
     def __init__(self, core: Core, out: Outbox) -> None:
@@ -97,6 +100,7 @@ class Handover:
         self._held_since_s: float | None = None
         self._reason = ""
         self._taking_from: SiteAddress | None = None
+        self.took_from: SiteAddress | None = None
 
     @property
     def keeps_clients(self) -> bool:
@@ -201,7 +205,7 @@ class Handover:
         """The library made this site master: again, or in the place of another one."""
         if self.stage is Stage.RETAKING:
             self._end(now_s, self._reason, generation)
-        self._taking_from = None
+        self.took_from, self._taking_from = self._taking_from, None
 
     def failed(self, now_s: float, reason: str) -> None:
         """A step on this site did not succeed."""
@@ -210,6 +214,8 @@ class Handover:
 
     def link_closed(self, now_s: float, address: SiteAddress) -> None:
         """The last link to a site is gone."""
+        if address == self.took_from:
+            self.took_from = None
         if address != self.target or self.stage is Stage.IDLE:
             return
         if self.stage is Stage.HANDED_OVER:

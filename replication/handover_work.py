@@ -91,7 +91,7 @@ class HandoverWork:
         self._writers.release()
 
     async def prepare(self, eid: int, timeout_s: float) -> None:
-        """Keep checkpoints out, and wait until a site is nearly in step; writes go on."""
+        """Wait until a site is nearly in step, and keep checkpoints out; writes go on."""
         handover = self._core.handover
 
         def near() -> bool:
@@ -100,12 +100,13 @@ class HandoverWork:
                 return acked == last
             return last.offset - acked.offset <= NEAR_BYTES
 
-        if not await self._until(self._writers.hold_checkpoints, timeout_s, NEAR_LOOK_S):
+        reason = f"{handover.target} was not nearly in step in {timeout_s:g} s"
+        if not await self._until(near, timeout_s, NEAR_LOOK_S):
+            handover.failed(self._loop.time(), reason)
+        elif not await self._until(self._writers.hold_checkpoints, timeout_s, NEAR_LOOK_S):
             handover.failed(self._loop.time(), f"a checkpoint lasts longer than {timeout_s:g} s")
         elif not await self._until(near, timeout_s, NEAR_LOOK_S):
-            handover.failed(
-                self._loop.time(), f"{handover.target} was not nearly in step in {timeout_s:g} s"
-            )
+            handover.failed(self._loop.time(), reason)
         else:
             handover.prepared(self._loop.time())
 

@@ -115,6 +115,7 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("promoted", "the operator made this site the master", "generation_above"),
         ("new_master", "this site follows another one", "master generation"),
         ("master_lost", "this site has lost its master", "master reason"),
+        ("failback_due", "the preferred master is back and shall lead again", "to"),
         ("switchover_started", "the master's role is to be handed over", "to generation"),
         ("switchover_asked", "the master asks this site to take over", "by lsn refused"),
         (

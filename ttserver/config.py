@@ -89,6 +89,12 @@ def load(
             file=FILE,
             hint="give each its own port: 5000 for clients, 5010 for replication.",
         )
+    if settings.replication.preferred_master == local and db.priority == 0:
+        raise ConfigError(
+            f"replication.preferred_master is this site ({local}), whose priority is 0",
+            file=FILE,
+            hint="write `rep_set_priority 1`, or more, into DB_CONFIG.",
+        )
     if settings.limits.bulk_bytes_max > settings.limits.frame_bytes_max:
         warnings.append(
             ConfigWarning(

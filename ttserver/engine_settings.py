@@ -16,6 +16,7 @@ def group_settings(config: ServerConfig) -> GroupSettings:
     """Translate the configuration into the manager's terms."""
     say, extra = config.db, config.settings.replication
     priority = say.priority if say.priority_set or say.replication else 1
+    prefer = extra.preferred_master
     return GroupSettings(
         local=SiteAddress(config.local.host, config.local.port),
         remotes=tuple(
@@ -24,6 +25,7 @@ def group_settings(config: ServerConfig) -> GroupSettings:
         ),
         priority=priority,
         creator=say.local_site is None or say.local_site.group_creator,
+        preferred=SiteAddress(prefer.host, prefer.port) if prefer is not None else None,
         ack_policy=AckPolicy(say.ack_policy_number),
         ack_timeout_s=say.timeouts.ack_s,
         election_timeout_s=say.timeouts.election_s,

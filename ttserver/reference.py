@@ -28,7 +28,10 @@ _SAMPLE_HEAD = """\
 # see docs/CONFIGURATION.md.
 """
 # No default can be shown for a key that follows another setting.
-_EXAMPLES = {"replication.listen": "192.0.2.10:5010"}
+_EXAMPLES = {
+    "replication.listen": "192.0.2.10:5010",
+    "replication.preferred_master": "192.0.2.10:5010",
+}
 
 
 def directives() -> str:

@@ -49,6 +49,13 @@ class ReplicationSettings(Struct, frozen=True, kw_only=True):
         Address | None,
         Meta(description="address of the replication port; default: that of the local site"),
     ] = None
+    preferred_master: Annotated[
+        Address | None,
+        Meta(
+            description="site that should be master whenever it can; the one that leads in its"
+            " absence hands over to it when it is back and in step"
+        ),
+    ] = None
     link_stall_s: Annotated[
         float,
         Meta(

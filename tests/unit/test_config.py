@@ -371,8 +371,10 @@ def test_an_uncommented_sample_is_installed(tmp_path: Path) -> None:
 def test_the_sample_of_ttserver_toml_holds_every_key_with_its_default() -> None:
     text = uncommented("ttserver.toml", r"s/^#\([a-z_]* = \)/\1/")
     settings = parse_settings(text.encode())
-    assert settings.replication.listen == Address("192.0.2.10", 5010)  # the one without a default
-    without = re.sub(r'listen = "192.*', "", text)
+    # Those without a default.
+    assert settings.replication.listen == Address("192.0.2.10", 5010)
+    assert settings.replication.preferred_master == Address("192.0.2.10", 5010)
+    without = re.sub(r'(listen|preferred_master) = "192.*', "", text)
     assert parse_settings(without.encode()) == Settings()
 
 
