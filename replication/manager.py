@@ -27,6 +27,7 @@ from replication.acks import AckTable, SiteAck
 from replication.apply import Applier
 from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
+from replication.comparisons import Comparisons
 from replication.core import Core
 from replication.handover_work import HandoverWork, Writers
 from replication.held_log import HeldLog
@@ -137,6 +138,7 @@ class Manager:
         self.hooks = hooks
         self.core: Core
         self.applier: Applier
+        self.comparisons: Comparisons
         self.site_changes: SiteChanges
         self.switchover: Switchover
         self.table = AckTable(0)
@@ -308,7 +310,10 @@ class Manager:
         self._performer = Performer(self.core, means, self._changed)
         self.site_changes = SiteChanges(self.core, self._hub, self._performer)
         self.switchover = Switchover(self.core, handover, self._performer)
-        self._link_events.attach(self._hub, self._performer)
+        self.comparisons = Comparisons(
+            loop, env, library_, self.applier, self.core, self._hub, self.journal
+        )
+        self._link_events.attach(self._hub, self._performer, self.comparisons)
         upcalls.attach(self._hub, self.applier, work, membership, self._performer)
         self._upcalls = upcalls
 
@@ -324,6 +329,7 @@ class Manager:
         self._note_holdings()
         self.pending.fail_all("the site is stopping")
         self._link_events.stop()
+        self.comparisons.stop()
         self._hub.stop()
         await self._tasks.stop()
         # By the thread that saved it before: two at once would damage the file.

@@ -10,6 +10,7 @@ from typing import Any
 
 from storage.passwords import hash_password
 from storage.users import Role, UserRecord, is_user_name, new_record
+from ttserver.compare_operation import CompareOperation
 from ttserver.control import Handler, Send
 from ttserver.control_client import ControlError
 from ttserver.engine import Engine, WriteOutcome
@@ -41,6 +42,7 @@ class Operations:
             "sites": self._sites,
             **GroupOperations(self._engine, self._status_now, self._must_be_open).handlers(),
             **LogOperations(self._engine, self._must_be_open).handlers(),
+            **CompareOperation(self._engine, self._must_be_open).handlers(),
             "user-check": self._user_check,
             "user-add": self._user_add,
             "user-passwd": self._user_passwd,
