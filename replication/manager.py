@@ -14,10 +14,9 @@ runs in the event loop except the methods marked otherwise.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from berkeleydb import db
 
@@ -29,10 +28,11 @@ from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
 from replication.comparisons import Comparisons
 from replication.core import Core
-from replication.handover_work import HandoverWork, Writers
+from replication.handover_work import HandoverWork
 from replication.held_log import HeldLog
 from replication.holdings import LogNeed
 from replication.holdings_notes import note_holdings
+from replication.hooks import Hooks, Library
 from replication.hub import Hub, later
 from replication.journal import Journal
 from replication.library_work import Calls, LibraryWork
@@ -61,47 +61,6 @@ LATE_S = 10 * TICK_S  # the process stood still for so long: what came meanwhile
 JOURNAL_CHECK_S = 1.0  # the library writes into the journal too, past its size limit
 HOLDINGS_S = 0.5  # log files are removed at most this often; what a site has grows meanwhile
 MEMORY_SAVE_S = 1.0  # the stable LSN is written at most this often
-
-
-class Stoppable(Protocol):
-    """A thread of the environment."""
-
-    def stop(self) -> None: ...
-    def join(self, timeout: float | None = None) -> None: ...
-    def is_alive(self) -> bool: ...
-
-
-class Library(Protocol):
-    """What the manager needs of the environment's owner (storage.environment.Environment)."""
-
-    @property
-    def env(self) -> db.DBEnv: ...
-    def worker(self, name: str) -> Calls: ...
-    def adopt(self, thread: Stoppable) -> None: ...
-
-
-@dataclass(slots=True)
-class Hooks:
-    """Whom the manager tells, in the event loop.
-
-    Args:
-        role_changed: role, master, generation, state or serving may be another one.
-        handles_died: databases must be opened again.
-        confirmed: (token, None) when a write's policy held, (token, text) when it did not.
-            *Thread:* any.
-        acked: a site acknowledged more than before.
-        permanent: (LSN) a permanent record was written. *Thread:* the one that commits.
-        panicked: the library needs recovery. *Thread:* any.
-        writers: who has to stand still while the master's role is handed over.
-    """
-
-    role_changed: Callable[[], None]
-    handles_died: Callable[[], None]
-    confirmed: Callable[[Any, str | None], None]
-    acked: Callable[[], None]
-    permanent: Callable[[tuple[int, int]], None]
-    panicked: Callable[[Exception], None]
-    writers: Writers
 
 
 class Manager:

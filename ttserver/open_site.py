@@ -19,9 +19,10 @@ from berkeleydb import db
 
 from replication.bodies import SiteAddress
 from replication.holdings import LogNeed
+from replication.hooks import Hooks
 from replication.hub import later
 from replication.journal import Journal
-from replication.manager import Hooks, Manager
+from replication.manager import Manager
 from storage.catalog.files import CatalogFiles
 from storage.catalog.names import CatalogError
 from storage.commit import Committer
