@@ -12,23 +12,19 @@ import msgspec
 import typer
 from rich.console import Console
 
-from bench import log_shipping, machine
+from bench import failover, log_shipping, machine
 from bench.cases import Case
 from bench.engines import NAMES
 from bench.log_shipping import Plan
 from bench.process import SiteFailedError
-from bench.report import print_report, write_json, write_plot
+from bench.report import print_machine, print_report, write_json, write_plot
+from ttserver.demo.site import SiteError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Benchmarks; see docs/BENCHMARKS.md."
 )
 REPORT_COLUMNS = 144  # in a file or a pipe
 SMOKE_ENGINES = ("ttserver", "ttserver-single", "repmgr-nodelay", "local", "apply")
-
-
-@app.callback()
-def _benchmarks() -> None:
-    """Keep `log-shipping` a name, while it is the only one."""
 
 
 @app.command("log-shipping")
@@ -105,6 +101,45 @@ def log_shipping_command(
         write_json(json_file, report)
     if plot is not None:
         write_plot(plot, report)
+    if report.failures():
+        raise typer.Exit(1)
+
+
+@app.command("failover")
+def failover_command(
+    modes: Annotated[str, typer.Option(help="kill, freeze, switchover")] = ",".join(failover.MODES),
+    rounds: Annotated[int, typer.Option(min=1, help="how often each")] = 20,
+    calm: Annotated[
+        float, typer.Option(min=0, help="seconds of full load that must see no election")
+    ] = 60.0,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="where the sites go", file_okay=False)
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write all results")] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="one round each: checks loss, not speed")
+    ] = False,
+) -> None:
+    """Time how long no write is answered OK when the master of three sites is lost."""
+    chosen = _words(modes, failover.MODES, "--modes")
+    console = Console(width=None if Console().is_terminal else REPORT_COLUMNS)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as place:
+        plan = failover.Plan(
+            modes=msgspec.convert(chosen, tuple[failover.Mode, ...]),
+            rounds=1 if smoke else rounds,
+            calm_s=2.0 if smoke else calm,
+            directory=place,
+        )
+        try:
+            with console.status("measuring the disk") as status:
+                report = failover.run(plan, machine.describe(Path(place)), status.update)
+        except (TimeoutError, SiteError) as error:
+            console.print(f"failed: {error}", style="red", markup=False)
+            raise typer.Exit(1) from error
+    print_machine(console, report.machine)
+    failover.print_report(console, report)
+    if json_file is not None:
+        failover.write_json(json_file, report)
     if report.failures():
         raise typer.Exit(1)
 

@@ -19,9 +19,8 @@ SUBJECT = "ttserver"
 DASH = "-"
 
 
-def print_report(console: Console, report: Report) -> None:
-    """Print the machine, a table a case and number of writers, and what went wrong."""
-    machine = report.machine
+def print_machine(console: Console, machine: dict[str, Any]) -> None:
+    """Print where and with what a benchmark ran."""
     console.print(
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB,"
         f" load {machine['load_average']:.2f}; {machine['system']}; Python {machine['python']},"
@@ -34,6 +33,11 @@ def print_report(console: Console, report: Report) -> None:
         f" {machine['flush_p50_us']:.0f} us, p99 {machine['flush_p99_us']:.0f} us",
         highlight=False,
     )
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Print the machine, a table a case and number of writers, and what went wrong."""
+    print_machine(console, report.machine)
     for engine, why in report.skipped.items():
         console.print(f"skipped: {engine} ({why})", style="yellow", highlight=False)
     for case, results in zip(report.plan.cases, report.results, strict=True):

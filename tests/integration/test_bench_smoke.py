@@ -27,6 +27,31 @@ SMOKE_WRITES = 400
 LOAD = Load(run=3, threads=2, seconds=30.0, count=600, value_size=40)
 
 
+def test_failover_loses_nothing(tmp_path: Path) -> None:
+    report_file = tmp_path / "report.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench", "failover", "--smoke", "--dir", str(tmp_path)),
+            *("--json", str(report_file)),
+        ],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SMOKE_TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(report_file.read_bytes())
+    assert {mode: len(gaps) for mode, gaps in report["gaps_ms"].items()} == {
+        "kill": 1,
+        "freeze": 1,
+        "switchover": 1,
+    }
+    assert report["acked"] > 60
+    assert report["lost"] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
 def test_smoke_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:
     report_file, picture = tmp_path / "report.json", tmp_path / "report.png"
 

@@ -151,16 +151,6 @@ class Site(SiteProcess):
         except SiteError as error:
             raise AssertionError(f"{error}\n{self.tail(60)}") from error
 
-    def freeze(self) -> None:
-        """Stop the process where it is."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let the process go on."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
     def now(self) -> dict[str, Any]:
         """Ask the daemon how it is."""
         status = self.status()

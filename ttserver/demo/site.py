@@ -194,6 +194,16 @@ class SiteProcess:
             self.process.kill()
             self.process.wait(STOP_DEADLINE_S)
 
+    def freeze(self) -> None:
+        """Stop the process where it is."""
+        assert self.process is not None, "it was started"
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the process go on."""
+        assert self.process is not None, "it was started"
+        self.process.send_signal(signal.SIGCONT)
+
     # -- what it wrote
 
     def events(self) -> list[Line]:
