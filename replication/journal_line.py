@@ -152,6 +152,7 @@ EVENTS: Final[Mapping[str, Event]] = {
         "user",
         ("user_added", "a user was created", "user role"),
         ("user_removed", "a user was deleted", "user"),
+        ("user_revoked", "a user may not log on after wrong passwords", "user wrong"),
         ("password_changed", "a user has a new password", "user"),
         ("logon_refused", "a logon failed", "user from reason"),
         ("logon_throttled", "logons are delayed after wrong passwords", "user from wait_s"),

@@ -62,7 +62,7 @@ class Access:
         raise CatalogError(
             f"user {user} lacks the right {needed.name} {whom}",
             code="NOPERM",
-            hint="ask whoever runs this server: GROUP.SET group GRANT right customers.",
+            hint="ask whoever runs this server: GROUP.SET group GRANTS READ:US04.",
         )
 
     def sees(self, txn: db.DBTxn, user: str, needed: Right = Right.READ) -> Sees:

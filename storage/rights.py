@@ -92,6 +92,17 @@ def right_for(subject: Subject | None, customer: str | None) -> Right:
     )
 
 
+def key_rights(subject: Subject | None) -> frozenset[str]:
+    """What somebody may do with plain keys and the server: some of `read`, `write`, `system`."""
+    level = right_for(subject, None)
+    found = {"read"} if level >= Right.READ else set()
+    if level >= Right.WRITE:
+        found.add("write")
+    if level >= Right.SYSTEM:
+        found.add("system")
+    return frozenset(found)
+
+
 def _covers(grant: Grant, customer: str | None) -> bool:
     if customer is None:
         return grant.customers == EVERYTHING

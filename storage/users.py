@@ -171,6 +171,21 @@ class Users:
         data = handle.get(key, None, txn)
         return None if data is None else _decode(key, data)
 
+    def existing(self, txn: db.DBTxn, name: str) -> UserRecord:
+        """Find a user who has to be there.
+
+        Raises:
+            UserError: there is none of this name (`USER_UNKNOWN`).
+        """
+        record = self.get(txn, name)
+        if record is None:
+            raise UserError(
+                f"user {name[:40]} does not exist",
+                code="USER_UNKNOWN",
+                hint="see who does: ttserver user list (capital letters count)",
+            )
+        return record
+
     def count(self, txn: db.DBTxn) -> int:
         """Count the users; 0 means that nobody can log on."""
         return sum(1 for _ in self._each(txn))
@@ -203,10 +218,14 @@ class Users:
         Raises:
             UserError: there is no such user (`USER_UNKNOWN`).
         """
-        record = self._existing(txn, name)
+        record = self.existing(txn, name)
         record = msgspec.structs.replace(record, password_hash=password_hash, revoked=False)
         self._put(txn, record)
         return record
+
+    def replace(self, txn: db.DBTxn, record: UserRecord) -> None:
+        """Store a changed record of a user who is there."""
+        self._put(txn, record)
 
     def remove(self, txn: db.DBTxn, name: str) -> None:
         """Delete a user.
@@ -215,7 +234,7 @@ class Users:
             UserError: there is no such user (`USER_UNKNOWN`), or nobody else could administer the
                 server (`USER_LAST`).
         """
-        record = self._existing(txn, name)
+        record = self.existing(txn, name)
         left = [
             other.name
             for other in self._each(txn)
@@ -260,16 +279,6 @@ class Users:
         if handle is None:
             raise DatabaseMissing(f"{USERS_FILE} does not exist on this site yet")
         return handle
-
-    def _existing(self, txn: db.DBTxn, name: str) -> UserRecord:
-        record = self.get(txn, name)
-        if record is None:
-            raise UserError(
-                f"user {name[:40]} does not exist",
-                code="USER_UNKNOWN",
-                hint="see who does: ttserver user list (capital letters count)",
-            )
-        return record
 
     def _put(self, txn: db.DBTxn, record: UserRecord) -> None:
         self._writable().put(record.name.encode(), encode_record(record), txn)

@@ -66,10 +66,18 @@ class JournalLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who logged on."""
+    """Who logged on.
+
+    Args:
+        user: the user ID.
+        role: of the user's record.
+        rights: with plain keys and the server, see `storage.rights.key_rights`; None leaves them
+            to the role.
+    """
 
     user: str
     role: str
+    rights: frozenset[str] | None = None
 
 
 class LoginRefused(TtserverError):
@@ -114,6 +122,8 @@ class Authenticator:
     Args:
         lookup: finds a user's record on this site; what it raises (LOADING) passes through.
         journal: where refusals are told.
+        rights: finds what a user may do.
+        on_result: told how a password was judged: why it was refused, None for a success.
         clock: seconds that only go forward.
         sleep: waits so many seconds.
         verify: tells whether a password fits a hash (None: no such user); runs on a thread.
@@ -124,12 +134,16 @@ class Authenticator:
         lookup: Lookup,
         journal: JournalLike,
         *,
+        rights: Callable[[UserRecord], Awaitable[frozenset[str]]] | None = None,
+        on_result: Callable[[str, Reason | None], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         verify: Callable[[str | None, str], bool] = verify_password,
     ) -> None:
         self._lookup = lookup
         self._journal = journal
+        self._rights = rights
+        self._on_result = on_result
         self._clock = clock
         self._sleep = sleep
         self._verify = verify
@@ -174,7 +188,7 @@ class Authenticator:
         proof = self._proof(claim.guess, record)
         if record is not None and record.may_log_on and self._is_remembered(claim.user, proof):
             self._by_user.forgive(claim.guess.pair)
-            return Login(claim.user, record.role)
+            return await self._logged_on(record)
         if (claim.guess, proof) not in self._checks:
             wait_s = self._by_address.reserve(claim.guess.pair[1], self._clock())
             self._grant(wait_s, claim.user, claim.peer)
@@ -185,9 +199,13 @@ class Authenticator:
             check = self._start(claim, record, proof, password)
         refused = await asyncio.shield(check)
         if refused is None and record is not None and record.may_log_on:
-            return Login(claim.user, record.role)
+            return await self._logged_on(record)
         # A shared check was made with the record of whoever came first; ours may be newer.
         raise LoginRefused(refused or "disabled")
+
+    async def _logged_on(self, record: UserRecord) -> Login:
+        rights = None if self._rights is None else await self._rights(record)
+        return Login(record.name, record.role, rights)
 
     def forget(self) -> None:
         """Forget the remembered successes; the next logons are checked in full."""
@@ -246,6 +264,8 @@ class Authenticator:
             self._remember(claim.user, proof)
         else:
             self._count(claim, refused)
+        if self._on_result is not None:
+            self._on_result(claim.user, refused)
         check.set_result(refused)
 
     # -- guessing

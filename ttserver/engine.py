@@ -97,7 +97,7 @@ class Engine:
         self.keyspace = Keyspace(_closed)
         data = SiteData(self.must_have_site)
         self.users, self.groups = data.users, data.groups
-        self.access, self.catalog = data.access, data.catalog
+        self.access, self.accounts, self.catalog = data.access, data.accounts, data.catalog
         self.on_change: list[Callable[[], None]] = []
         self.failure: Exception | None = None
         self.reopened = 0

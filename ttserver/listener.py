@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from storage.rights import key_rights
 from storage.users import UserRecord
 from ttserver import __version__
 from ttserver.address import Address
@@ -18,6 +19,7 @@ from ttserver.auth import Authenticator
 from ttserver.commands.context import Authenticator as AuthenticatorLike
 from ttserver.commands.context import Client, EngineLike, Server, Store
 from ttserver.errors import TtserverError
+from ttserver.revocation import Revocation
 from ttserver.session import ClientSession
 
 LOOK_S: Final = 1.0
@@ -46,7 +48,10 @@ class Listener:
         self._settings = settings.client
         self._own_auth: Authenticator | None = None
         if auth is None:
-            auth = self._own_auth = Authenticator(_lookup(engine), engine.journal)
+            revocation = Revocation(engine, engine.accounts, settings.client.revoke_after)
+            auth = self._own_auth = Authenticator(
+                _lookup(engine), engine.journal, rights=_rights(engine), on_result=revocation.note
+            )
         self.server = Server(
             engine=engine,
             auth=auth,
@@ -226,3 +231,11 @@ def _lookup(engine: EngineLike) -> Callable[[str], Awaitable[UserRecord | None]]
         return await engine.read(lambda txn: engine.users.get(txn, name))
 
     return lookup
+
+
+def _rights(engine: EngineLike) -> Callable[[UserRecord], Awaitable[frozenset[str]]]:
+    async def rights(record: UserRecord) -> frozenset[str]:
+        subject = await engine.read(lambda txn: engine.access.subject_of(txn, record))
+        return key_rights(subject)
+
+    return rights

@@ -4,9 +4,14 @@ Changes to users go the way of every write: through the group commit, to all sit
 hashed here, off the event loop, before the write is queued.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import msgspec
+from berkeleydb import db
 
 from storage.passwords import hash_password
 from storage.users import Role, UserRecord, is_user_name, new_record
@@ -88,9 +93,17 @@ class Operations:
     async def _user_add(self, request: dict[str, Any], _send: Send) -> object:
         self._must_be_master()
         name, password, role = _text(request, "name"), _text(request, "password"), _role(request)
+        group = _text(request, "group") if request.get("group") else ""
         record = await asyncio.to_thread(new_record, name, password, role)
-        users = self._engine.users
-        outcome = await self._engine.write(lambda txn: users.add_record(txn, record))
+        record = msgspec.structs.replace(record, group=group)
+        users, groups = self._engine.users, self._engine.groups
+
+        def work(txn: db.DBTxn) -> None:
+            if group:
+                groups.existing(txn, group)
+            users.add_record(txn, record)
+
+        outcome = await self._engine.write(work)
         return self._done(outcome, "user_added", user=name, role=role)
 
     async def _user_passwd(self, request: dict[str, Any], _send: Send) -> object:
@@ -146,6 +159,7 @@ def _public(record: UserRecord) -> Mapping[str, object]:
     return {
         "name": record.name,
         "role": record.role,
+        "group": record.group,
         "created": record.created,
         "disabled": record.disabled,
         "revoked": record.revoked,

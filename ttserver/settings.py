@@ -32,6 +32,14 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
     auth_timeout_s: Annotated[
         float, Meta(ge=0.1, le=3600, description="time to log on after connecting")
     ] = 10.0
+    revoke_after: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1000,
+            description="wrong passwords in a row that revoke a user, on the master; 0: never",
+        ),
+    ] = 10
     max_stale_s: Annotated[
         float,
         Meta(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from berkeleydb import db
 
 from storage.access import Access
+from storage.accounts import Accounts
 from storage.catalog.catalog import Catalog
 from storage.catalog.files import CatalogFiles
 from storage.groups import Groups
@@ -26,6 +27,7 @@ class SiteData:
     Attributes:
         users, groups: who may log on, and as what.
         access: what they may do.
+        accounts: how clients change them.
         catalog: the tape catalog.
     """
 
@@ -34,6 +36,7 @@ class SiteData:
         self.users = Users(self._users_handle, self._users_create)
         self.groups = Groups(self._groups_handle, self._groups_create)
         self.access = Access(self.users, self.groups)
+        self.accounts = Accounts(self.users, self.groups)
         self.catalog = Catalog(self._files, self._pace)
 
     def _files(self) -> CatalogFiles:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from berkeleydb import db
 
 from storage.access import Access
+from storage.accounts import Accounts
 from storage.catalog.catalog import Catalog
 from storage.catalog.files import CatalogFiles
 from storage.catalog.names import CatalogError
@@ -112,6 +113,7 @@ class SmallEngine:
         files = self._files = CatalogFiles(self.environment, self._users)
         self.groups = Groups(files.groups.handle, files.groups.create)
         self.access = Access(self.users, self.groups)
+        self.accounts = Accounts(self.users, self.groups)
         self.catalog = Catalog(lambda: files, self._pace)
         self.role = "master"
         self.master: str | None = "192.0.2.1:5010"

@@ -44,6 +44,10 @@ def _add(
     role: Annotated[
         Literal["administrator", "user"], typer.Option("--role", help="What the user may do.")
     ] = "user",
+    group: Annotated[
+        str,
+        typer.Option("--group", help="The group it is in; in none it has plain keys alone."),
+    ] = "",
     password_stdin: PasswordStdinOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -53,7 +57,7 @@ def _add(
         daemon.ask("user-check", name=name, new=True)
     password = read_password(from_stdin=password_stdin, name=name)
     with daemon_of(home_of(ctx, home)) as daemon:
-        answer = daemon.ask("user-add", name=name, password=password, role=role)
+        answer = daemon.ask("user-add", name=name, password=password, role=role, group=group)
     _tell(f"user {name} added ({role})", answer)
 
 
@@ -80,12 +84,13 @@ def _list(ctx: typer.Context, home: HomeOption = None, as_json: JsonOption = Fal
         print_json(users)
         return
     table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
-    for column in ("user", "role", "created", "state"):
+    for column in ("user", "role", "group", "created", "state"):
         table.add_column(column, no_wrap=True)
     for user in users:
         table.add_row(
             Text(user["name"], style="bold"),
             Text(user["role"]),
+            Text(user["group"] or "-"),
             Text(f"{datetime.fromisoformat(user['created']).astimezone():%Y-%m-%d %H:%M}"),
             _state(user),
         )

@@ -3,6 +3,7 @@
 from typing import Final
 
 from ttserver.commands import (
+    accounts,
     catalog_jobs,
     catalog_tree,
     catalog_volumes,
@@ -26,5 +27,6 @@ TABLE: Final = Table(
         *catalog_tree.COMMANDS,
         *catalog_volumes.COMMANDS,
         *catalog_jobs.COMMANDS,
+        *accounts.COMMANDS,
     ]
 )

@@ -218,9 +218,25 @@ def checked(run: Callable[[Store, DBTxn, Request], Value]) -> Callable[..., Valu
     return checked_run
 
 
+# What the catalog's words are for refusals about users and groups.
+_WORDS: Final = {
+    "USER_NAME": "INVALID",
+    "USER_GROUP": "INVALID",
+    "GROUP_NAME": "INVALID",
+    "GROUP_GRANTS": "INVALID",
+    "USER_EXISTS": "EXISTS",
+    "GROUP_EXISTS": "EXISTS",
+    "USER_UNKNOWN": "NOTFOUND",
+    "GROUP_UNKNOWN": "NOTFOUND",
+    "USER_LAST": "INUSE",
+    "GROUP_USED": "INUSE",
+    "USER_BUILTIN": "REFUSED",
+}
+
+
 def refusal(error: CatalogError | UserError) -> CommandError:
     """The error reply of a refusal."""
-    return CommandError(f"{error.code} {error}")
+    return CommandError(f"{_WORDS.get(error.code, error.code)} {error}")
 
 
 def must(store: Store, txn: DBTxn, asked: Request, right: Right, customer: str | None) -> None:

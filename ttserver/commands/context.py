@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from berkeleydb.db import DBTxn
 
     from storage.access import Access
+    from storage.accounts import Accounts
     from storage.catalog.catalog import Catalog
     from storage.groups import Groups
     from storage.keyspace import Keyspace
@@ -110,6 +111,9 @@ class EngineLike(Protocol):
     def access(self) -> Access: ...
 
     @property
+    def accounts(self) -> Accounts: ...
+
+    @property
     def catalog(self) -> Catalog: ...
 
     @property
@@ -168,6 +172,9 @@ class Login(Protocol):
     @property
     def role(self) -> str: ...
 
+    @property
+    def rights(self) -> frozenset[str] | None: ...
+
 
 # What a role may do: `read` and `write` keys, `system` is the server and others' sessions.
 _RIGHTS: Final[Mapping[str, frozenset[str]]] = {
@@ -178,7 +185,9 @@ _RIGHTS: Final[Mapping[str, frozenset[str]]] = {
 
 def rights_of(login: Login | None) -> frozenset[str]:
     """The rights of who is logged on; none before."""
-    return frozenset() if login is None else _RIGHTS.get(login.role, frozenset())
+    if login is None:
+        return frozenset()
+    return _RIGHTS.get(login.role, frozenset()) if login.rights is None else login.rights
 
 
 class Authenticator(Protocol):
