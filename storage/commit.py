@@ -42,6 +42,7 @@ from berkeleydb import db
 from storage.environment import Environment, Lsn
 from storage.errors import StorageError
 from storage.library import LIBRARY_ERRORS, FateUnknown, RoleChanging, WatchFailed, from_library
+from storage.tail import Tail
 from storage.watches import Watch, Watches
 
 __all__ = ["Batch", "Committer", "Durability", "Watch", "Watches", "Write"]
@@ -73,12 +74,14 @@ class Write:
         keys: the keys it may change, for WATCH.
         watch: refuse with `WatchFailed` when it is dirty.
         tag: whatever the submitter wants to find again in the batch.
+        user: who wrote it, for the logical tail.
     """
 
     work: Callable[[db.DBTxn], Any]
     keys: Sequence[bytes] = ()
     watch: Watch | None = None
     tag: Any = None
+    user: str = ""
     result: Any = None
     error: Exception | None = None
 
@@ -123,6 +126,7 @@ class Committer:
         durability: "sync" flushes to disk, "write_nosync" writes to the system, "nosync" neither.
         batch_max: most writes of one transaction; 1 turns group commit off.
         look_up_lsn: find commits in the log; for when no replication calls `note_permanent`.
+        tail: takes what each transaction changed, see `storage.tail`.
     """
 
     name = "committer"
@@ -138,7 +142,10 @@ class Committer:
         durability: Durability = "sync",
         batch_max: int = 1024,
         look_up_lsn: bool = False,
+        tail: Tail | None = None,
     ) -> None:
+        self.changes = environment.changes
+        self._tail = tail
         self._environment = environment
         self._deliver = deliver
         self._wait_for_room = wait_for_room
@@ -161,10 +168,10 @@ class Committer:
         self._held = False
         self._ident = -1
         self._permanent: Lsn | None = None
-        self._after: Callable[[Lsn], None] | None = None
         self.watches = Watches()
         self.commits = 0
         self.writes = 0
+        self.unnoted = 0  # commits whose works noted no change, so that no ledger could list them
         self.retries = 0
         self.biggest_batch = 0
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -228,14 +235,8 @@ class Committer:
         """
         if threading.get_ident() == self._ident:
             self._permanent = lsn
-
-    def call_behind(self, call: Callable[[Lsn], None]) -> None:
-        """Call with the LSN of this commit before the next transaction begins; once for a commit.
-
-        *Thread:* the one that commits: a `work` asks for it as its last act, each time it runs.
-        `call` runs there as well, with every write waiting for it, and must not raise.
-        """
-        self._after = call
+        elif self._tail is not None:
+            self._tail.own(lsn)
 
     def stop(self) -> None:
         """End after the transaction under way; what is queued fails with `TRYAGAIN`."""
@@ -348,15 +349,14 @@ class Committer:
             else:
                 self.biggest_batch = max(self.biggest_batch, len(batch.writes))
                 self._deliver(batch)
-                if self._after is not None and batch.lsn is not None:
-                    self._after(batch.lsn)
                 return len(batch.writes)
             break
         return len(writes)
 
     def _attempt(self, writes: list[Write], *, careful: bool) -> Batch:
         """Run and commit one transaction, or raise and have written nothing."""
-        self._after = None
+        self.changes.begin()
+        self._take_permanent()
         txn = self._environment.env.txn_begin()
         try:
             done = self._execute(txn, writes, careful=careful)
@@ -371,25 +371,39 @@ class Committer:
                 # tries again for nothing; those of this batch would, when it runs again.
                 self.watches.touch(write.keys, own)
         txn_id = txn.id()
-        self._permanent = None
+        made_file, tail = self._take_permanent(), self._tail
+        if tail is not None and made_file is not None:
+            tail.own(made_file)
+        if tail is not None and self.changes.items:
+            tail.append(txn_id, self.changes.authors, self.changes.items)
         # From here on the transaction is the library's: a commit that fails has aborted.
         try:
             txn.commit(self._flags)
         except db.DBRunRecoveryError as error:
             raise _CommitFailed(error) from error
-        batch.lsn = self._permanent
+        batch.lsn = self._take_permanent()
         if self._look_up_lsn:
             batch.lsn = self._environment.commit_record(txn_id)
+        if tail is not None and batch.lsn is not None:
+            tail.committed(batch.lsn)
         batch.locally_durable = self._durable
+        if batch.lsn is not None and not self.changes.items:
+            self.unnoted += 1
         self.commits += 1
         self.writes += len(done)
         return batch
+
+    def _take_permanent(self) -> Lsn | None:
+        """Return the permanent LSN that this thread's last call into the library wrote."""
+        lsn, self._permanent = self._permanent, None
+        return lsn
 
     def _execute(self, txn: db.DBTxn, writes: list[Write], *, careful: bool) -> list[Write]:
         """Run the works until all are run or time is up; returns those that were."""
         run = self._run_apart if careful else self._run_together
         end_s = time.monotonic() + EXECUTE_S_MAX
         changed: set[bytes] | None = None
+        notes = self.changes
         if any(write.watch is not None for write in writes):
             changed = set()
         for number, write in enumerate(writes, 1):
@@ -398,6 +412,7 @@ class Committer:
                 write.result, write.error = None, WatchFailed("a watched key was changed")
                 continue
             run(txn, write)
+            notes.end_of_write(write.user, failed=write.error is not None)
             if changed is not None and write.error is None:
                 changed.update(write.keys)
             if time.monotonic() > end_s:

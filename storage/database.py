@@ -68,6 +68,16 @@ class Database:
         handle = self._handle
         return handle if handle is not None else self._open(create=True)
 
+    def put(self, key: bytes, value: bytes, txn: db.DBTxn) -> None:
+        """Set a key in the committer's transaction, and note that. Raises as `handle`."""
+        self.handle().put(key, value, txn)
+        self._environment.changes.note((self.filename, key, value))
+
+    def delete(self, key: bytes, txn: db.DBTxn) -> None:
+        """Remove a key that is there, as `put`."""
+        self.handle().delete(key, txn)
+        self._environment.changes.note((self.filename, key, None))
+
     def drop(self) -> None:
         """Put the handle aside; the next call opens a new one. *Thread:* any; never waits."""
         with self._lock:

@@ -25,6 +25,7 @@ from typing import Final
 from berkeleydb import db
 
 from storage import regions
+from storage.changes import Changes
 from storage.errors import StorageError
 from storage.library import LIBRARY_ERRORS, EnvironmentFailed, StillInLibrary, from_library
 from storage.worker import Stoppable, Worker
@@ -76,6 +77,7 @@ class Environment:
     Attributes:
         recovery_seconds: how long the open took.
         panicked: the library said that it needs recovery; close it and make a new one.
+        changes: notes of what the committer's transaction writes.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Environment:
         self.recovery_seconds = 0.0
         self.log_file_bytes = 0
         self.panicked = False
+        self.changes = Changes()
 
     @property
     def env(self) -> db.DBEnv:

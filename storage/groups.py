@@ -12,6 +12,7 @@ from storage.catalog.files import GROUPS_FILE
 from storage.catalog.filters import compile_filter
 from storage.catalog.names import shown
 from storage.catalog.tree import check_text
+from storage.changes import Note, no_note
 from storage.library import DatabaseMissing
 from storage.rights import Grant
 from storage.users import Handle, UserError, Users
@@ -74,11 +75,13 @@ class Groups:
     Args:
         handle: returns the open database; None, or DatabaseMissing, where there is no file yet.
         create: the same, but makes the file; for the master's writes.
+        note: told of each change, see `storage.changes.Changes`.
     """
 
-    def __init__(self, handle: Handle, create: Handle) -> None:
+    def __init__(self, handle: Handle, create: Handle, note: Note = no_note) -> None:
         self._handle = handle
         self._create = create
+        self._note = note
 
     def get(self, txn: db.DBTxn, name: str) -> GroupRecord | None:
         """Find a group; None when there is none of this name.
@@ -129,7 +132,9 @@ class Groups:
         handle = self._create()
         if handle is None:
             raise DatabaseMissing(f"{GROUPS_FILE} does not exist on this site yet")
-        handle.put(record.name.encode(), msgspec.json.encode(record), txn)
+        key, value = record.name.encode(), msgspec.json.encode(record)
+        handle.put(key, value, txn)
+        self._note((GROUPS_FILE, key, value))
 
     def remove(self, txn: db.DBTxn, name: str, users: Users) -> None:
         """Delete a group that nobody is in.
@@ -148,6 +153,7 @@ class Groups:
         handle = self._create()
         assert handle is not None, "the group was found in it"
         handle.delete(name.encode(), txn)
+        self._note((GROUPS_FILE, name.encode(), None))
 
     def _open(self) -> db.DB | None:
         try:

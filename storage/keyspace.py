@@ -19,6 +19,7 @@ from typing import Final
 
 from berkeleydb import db
 
+from storage.changes import Note, no_note
 from storage.reads import WouldBlock
 
 Handle = Callable[[], "db.DB"]
@@ -47,10 +48,24 @@ class Keyspace:
     def __init__(self, handle: Handle, pace: Callable[[db.DBTxn], bool] = _no_pace) -> None:
         self._handle = handle
         self._pace = pace
+        self._note: Note = no_note
+        self._file = ""
 
-    def use(self, handle: Handle, pace: Callable[[db.DBTxn], bool]) -> None:
-        """Work on another opening of the database from now on."""
-        self._handle, self._pace = handle, pace
+    def use(
+        self,
+        handle: Handle,
+        pace: Callable[[db.DBTxn], bool],
+        note: Note = no_note,
+        file: str = "",
+    ) -> None:
+        """Work on another opening of the database from now on.
+
+        Args:
+            handle, pace: as for the first.
+            note: told of each change, see `storage.changes.Changes`.
+            file: the database's, for `note`.
+        """
+        self._handle, self._pace, self._note, self._file = handle, pace, note, file
 
     def get(self, txn: db.DBTxn, key: bytes) -> bytes | None:
         """The value, or None.
@@ -81,6 +96,7 @@ class Keyspace:
     def put(self, txn: db.DBTxn, key: bytes, value: bytes) -> None:
         """Set the value."""
         self._handle().put(key, value, txn)
+        self._note((self._file, key, value))
 
     def delete(self, txn: db.DBTxn, key: bytes) -> bool:
         """Remove the key; tell whether it was there."""
@@ -88,24 +104,8 @@ class Keyspace:
             self._handle().delete(key, txn)
         except (db.DBNotFoundError, db.DBKeyEmptyError):
             return False
+        self._note((self._file, key, None))
         return True
-
-    def touch(self, txn: db.DBTxn, bytes_max: int, among: int) -> bool:
-        """Write one of the first `among` values over with itself, if one is short enough."""
-        cursor = self._handle().cursor(txn)
-        try:
-            item = cursor.first()
-            for _ in range(among):
-                if item is None:
-                    return False
-                key, value = item
-                if len(key) + len(value) <= bytes_max:
-                    cursor.put(key, value, db.DB_CURRENT)
-                    return True
-                item = cursor.next()
-        finally:
-            cursor.close()
-        return False
 
     def keys(self, txn: db.DBTxn, after: bytes | None, limit: int) -> list[bytes]:
         """At most `limit` keys greater than `after`, ascending; None starts at the first."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
+from storage.changes import Note, no_note
 from storage.errors import StorageError
 from storage.library import DatabaseMissing
 from storage.passwords import hash_password, needs_rehash, verify_password
@@ -124,11 +125,19 @@ class Users:
     Args:
         handle: returns the open database; None, or DatabaseMissing, where there is no file yet.
         create: the same, but makes the file; for the master's writes. `handle` when left out.
+        note: told of each change, see `storage.changes.Changes`; of a record only that it is
+            another one, for the hash is nobody's business.
     """
 
-    def __init__(self, handle: Handle, create: Handle | None = None) -> None:
+    def __init__(
+        self,
+        handle: Handle,
+        create: Handle | None = None,
+        note: Note = no_note,
+    ) -> None:
         self._handle = handle
         self._create = create if create is not None else handle
+        self._note = note
 
     # -- passwords, in no transaction
 
@@ -247,6 +256,7 @@ class Users:
                 hint="make another one first: ttserver user add NAME --role administrator",
             )
         self._writable().delete(name.encode(), txn)
+        self._note((USERS_FILE, name.encode(), None))
 
     def take_first_user(self, path: Path, txn: db.DBTxn) -> UserRecord | None:
         """Store the administrator that `ttserver init` left in a file, once this site is master.
@@ -282,6 +292,7 @@ class Users:
 
     def _put(self, txn: db.DBTxn, record: UserRecord) -> None:
         self._writable().put(record.name.encode(), encode_record(record), txn)
+        self._note((USERS_FILE, record.name.encode(), b""))
 
     def _each(self, txn: db.DBTxn) -> Iterator[UserRecord]:
         handle = self._open()

@@ -119,11 +119,11 @@ class CatalogStore:
 
     def put_object(self, txn: db.DBTxn, name: str, record: Customer | Media | Repository) -> None:
         """Store a customer, a media type or a repository."""
-        self.files(txn).objects.handle().put(name.encode(), _encode(record), txn)
+        self.files(txn).objects.put(name.encode(), _encode(record), txn)
 
     def delete_object(self, txn: db.DBTxn, name: str) -> None:
         """Delete one of these, which is there."""
-        self.files(txn).objects.handle().delete(name.encode(), txn)
+        self.files(txn).objects.delete(name.encode(), txn)
 
     def write(self, txn: db.DBTxn, actor: Actor, changes: Sequence[Change]) -> None:
         """Store changed volumes and all that follows from them."""
@@ -141,7 +141,7 @@ class CatalogStore:
         before, after, name = change.before, change.after, change.name
         old = index_keys(name, before) if before is not None else set()
         new = index_keys(name, after) if after is not None else set()
-        index = files.index.handle()
+        index = files.index.handle()  # what follows from a volume is not noted as a change
         for key in sorted(old - new):
             index.delete(key, txn)
         for key in sorted(new - old):
@@ -153,7 +153,7 @@ class CatalogStore:
         if changed[0] or changed[1] or change.always:
             number += 1
             self._add_history(files, txn, name, number, actor, change.what, changed)
-        volumes = files.volumes.handle()
+        volumes = files.volumes
         if after is None:
             volumes.delete(name.encode(), txn)
         else:
@@ -178,7 +178,7 @@ class CatalogStore:
             after=changed[1],
         )
         key = history_key(name, number)
-        files.history.handle().put(key, _encode(record), txn)
+        files.history.put(key, _encode(record), txn)
         files.times.handle().put(time_key(actor.at, key), b"", txn)
 
     def _last_number(self, files: CatalogFiles, txn: db.DBTxn, name: str) -> int:
