@@ -34,7 +34,7 @@ from replication.direct import DirectReader
 from replication.held_log import LOG_AND_PAGES, HeldLog
 from replication.link import Link
 from replication.messages import RepType
-from replication.pauses import Pause, Pauses
+from replication.rollback import COMPARING, WOULD_ROLLBACK, Rollback
 from replication.wire import (
     LSN,
     REP_CONTROL_BYTES,
@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 FLUSH_EVERY_S: Final = 0.005
 DEFERRED_POLL_S: Final = 0.01
 DEFERRED_MAX: Final = 10_000  # requests of a site that does not read; more are asked for again
-WOULD_ROLLBACK: Final = -30974
 _LEASE_FLAG: Final = 0x10
 _FLUSH_FLAG: Final = 0x02  # in a record's control part: flush the log inside the call
 _LOG: Final = int(RepType.LOG)
@@ -59,7 +58,6 @@ _NEWMASTER: Final = int(RepType.NEWMASTER)
 _WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
-_PAUSE: Final = -3  # in place of an EID: a pause was asked for, here in the order of messages
 _WAKE: Final = -2  # in place of an EID: no message, but the held log may have changed its state
 
 
@@ -70,11 +68,17 @@ class Outcomes(Protocol):
         """Everything up to `lsn` is applied and flushed: acknowledge it."""
 
     def answered(self, code: int, nsites: int = 0) -> None:
-        """The library answered DUPMASTER, HOLDELECTION, JOIN_FAILURE, or WOULD_ROLLBACK.
+        """The library answered DUPMASTER, HOLDELECTION or JOIN_FAILURE.
 
         Args:
             nsites: how many votes the site waits for whose vote calls for an election.
         """
+
+    def would_roll_back(self, sync_point: LSN) -> None:
+        """The master does not have what lies behind `sync_point` here; nothing is undone yet."""
+
+    def rolled_back(self, sync_point: LSN) -> None:
+        """What lay behind `sync_point` is undone, and nothing else was applied yet."""
 
     def master_heard(self, eid: int) -> None:
         """A site said that it is master; whether the library believes it is to be asked."""
@@ -129,6 +133,7 @@ class Applier:
         self._held = held
         held.wake = self._wake
         self._flush = flush
+        self.rollback = Rollback(env, outcomes.rolled_back)
         self._queue: queue.SimpleQueue[tuple[int, Sequence[Frame], int] | None] = (
             queue.SimpleQueue()
         )
@@ -140,7 +145,6 @@ class Applier:
         self._taken = 0
         self._full = False
         self._deferred: deque[tuple[int, Frame]] = deque()
-        self._pauses = Pauses()
         self._reached: LSN | None = None
         self._generation = 0
         self._membership_seen = False
@@ -210,12 +214,6 @@ class Applier:
         turns, self._turns_seen = self._turns_seen, self._turns
         return not self._waiting and turns == self._turns
 
-    def pause_at(self, pause: Pause) -> None:
-        """Stop at an LSN, behind what waits now. *Thread:* the loop."""
-        self._pauses.ask(pause)
-        self._queue.put((_PAUSE, (), 0))
-        self._direct.ring()
-
     def _wake(self) -> None:
         """Have the thread look at the held log, behind what waits. *Thread:* any."""
         self._queue.put((_WAKE, (), 0))
@@ -249,8 +247,6 @@ class Applier:
             eid, frames, size = item
             if eid == _WAKE:
                 self._turn()
-            elif eid == _PAUSE:
-                self._begin_pause()
             for frame in frames:
                 if self._stopping:
                     return
@@ -264,22 +260,6 @@ class Applier:
             item = self._queue.get()
         self._acknowledge()
         self._flush_links()
-
-    def _begin_pause(self) -> None:
-        given_up = self._pauses.begin()
-        if given_up is not None:
-            given_up()
-        if self._reached is not None:
-            self._pause_if_there(self._generation, self._reached)
-        else:
-            self._pause_if_there(self.applied_generation, self.applied)
-
-    def _pause_if_there(self, generation: int, reached: LSN) -> None:
-        due = self._pauses.reached(generation, reached)
-        if due is not None:
-            # First what clients of the master wait for.
-            self._acknowledge()
-            due()
 
     def _try(self, eid: int, frame: Frame) -> None:
         try:
@@ -370,7 +350,11 @@ class Applier:
             return
         elif kind in _WATCHED:
             self._outcomes.sync_message(kind, frame[4])
-        self._process(eid, frame)
+        if kind in COMPARING:
+            with self.rollback.around(control):
+                self._process(eid, frame)
+        else:
+            self._process(eid, frame)
 
     def _process(self, eid: int, frame: Frame) -> None:
         self.messages += 1
@@ -387,8 +371,8 @@ class Applier:
                     self._outcomes.broken(eid, error)
                 continue
             except db.DBError as error:
-                if error.args[0] == WOULD_ROLLBACK:
-                    self._outcomes.answered(WOULD_ROLLBACK)
+                if error.args[0] == WOULD_ROLLBACK and self.rollback.compared is not None:
+                    self._outcomes.would_roll_back(self.rollback.compared)
                 else:
                     self.broken += 1
                     self._outcomes.broken(eid, error)
@@ -397,7 +381,14 @@ class Applier:
         else:
             return
         if code == db.DB_REP_ISPERM:
-            self._permanent(int.from_bytes(frame[3][20:24]), lsn_from_library(detail))
+            generation = int.from_bytes(frame[3][20:24])
+            lsn = lsn_from_library(detail)
+            if self._reached is None or generation != self._generation or lsn > self._reached:
+                self._reached = lsn
+            self._generation = generation
+            if self._membership_seen:
+                self._membership_seen = False
+                self._outcomes.membership_logged()
         elif code is not None:
             self._answered(code, frame)
 
@@ -407,17 +398,6 @@ class Applier:
             self._outcomes.answered(code, int.from_bytes(frame[4][4:8]) if voted else 0)
         elif code in (db.DB_REP_DUPMASTER, db.DB_REP_JOIN_FAILURE):
             self._outcomes.answered(code)
-
-    def _permanent(self, generation: int, lsn: LSN) -> None:
-        """Everything up to a permanent record is applied."""
-        if self._reached is None or generation != self._generation or lsn > self._reached:
-            self._reached = lsn
-        self._generation = generation
-        if self._pauses.waits:
-            self._pause_if_there(generation, self._reached)
-        if self._membership_seen:
-            self._membership_seen = False
-            self._outcomes.membership_logged()
 
     def _acknowledge(self) -> None:
         """Flush what was applied since the last time, then acknowledge it."""

@@ -114,6 +114,7 @@ class Core:
         self.handover = Handover(self, self._out)
         self.failback = Failback(self, settings.preferred, self._out)
         self.inviters: set[SiteAddress] = set()
+        self.question: coldstart.Decision | None = None  # the operator is asked
         self._applied = own.last_lsn
         self._duplicate = False
 
@@ -207,7 +208,7 @@ class Core:
             self._decide(now_s)
 
     def _decide(self, now_s: float) -> None:
-        decision = coldstart.decide(
+        decision = self.question or coldstart.decide(
             self.own_now(),
             self._probes.answers,
             self.memory.priorities,

@@ -1,32 +1,13 @@
-"""What the manager needs of the program around it: the environment's owner, and whom to tell."""
+"""Whom the replication manager tells outside of its package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from berkeleydb import db
+from typing import Any
 
 from replication.handover_work import Writers
-from replication.library_work import Calls
-
-
-class Stoppable(Protocol):
-    """A thread of the environment."""
-
-    def stop(self) -> None: ...
-    def join(self, timeout: float | None = None) -> None: ...
-    def is_alive(self) -> bool: ...
-
-
-class Library(Protocol):
-    """What the manager needs of the environment's owner (storage.environment.Environment)."""
-
-    @property
-    def env(self) -> db.DBEnv: ...
-    def worker(self, name: str) -> Calls: ...
-    def adopt(self, thread: Stoppable) -> None: ...
+from replication.wire import LSN
 
 
 @dataclass(slots=True)
@@ -42,6 +23,11 @@ class Hooks:
         permanent: (LSN) a permanent record was written. *Thread:* the one that commits.
         panicked: the library needs recovery. *Thread:* any.
         writers: who has to stand still while the master's role is handed over.
+        would_roll_back: (LSN) the master lacks what lies behind that record here; nothing is
+            undone before `Manager.permitted_rollback` names it and the environment is opened again.
+        rolled_back: (LSN) it is undone, and the database is as it was there. *Thread:* apply, which
+            takes no other message until this returns.
+        in_step: (whether the whole copy was replaced) the log here is that of the master.
     """
 
     role_changed: Callable[[], None]
@@ -51,3 +37,6 @@ class Hooks:
     permanent: Callable[[tuple[int, int]], None]
     panicked: Callable[[Exception], None]
     writers: Writers
+    would_roll_back: Callable[[LSN], None]
+    rolled_back: Callable[[LSN], None]
+    in_step: Callable[[bool], None]

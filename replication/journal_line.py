@@ -128,20 +128,25 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("duplicate_master", "two sites are master: both step down and elect", ""),
     ),
     **_group(
+        "roll-back",
+        ("rollback_found", "the master does not have the end of this site's log", "master to"),
+        (
+            "rollback_listed",
+            "the writes that will be taken back are written down",
+            "ledger writes commits unexplained",
+        ),
+        ("rollback_refused", "the operator has to decide", "to why"),
+        (
+            "rollback_done",
+            "writes were taken back; the ledger names them",
+            "ledger to commits writes differences",
+        ),
+        ("rollback_averted", "nothing had to be taken back after all", ""),
+    ),
+    **_group(
         "acknowledgement",
         ("ack_failed", "writes did not meet their policy", "lsn writes why"),
         ("ack_recovered", "writes meet the policy again", "failed"),
-    ),
-    **_group(
-        "comparison",
-        ("compare_started", "this master compares its databases with others'", "sites"),
-        ("compare_left_out", "a site was not compared, or not to the end", "site why"),
-        ("compare_difference", "a site differs from this master", "site database key what lsn"),
-        (
-            "compare_finished",
-            "what came of it",
-            "identical lsn records seconds longest_pause_ms",
-        ),
     ),
     **_group(
         "alarm",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from berkeleydb import db
 
@@ -26,13 +26,13 @@ from replication.acks import AckTable, SiteAck
 from replication.apply import Applier
 from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
-from replication.comparisons import Comparisons
+from replication.coldstart import Decision, Start
 from replication.core import Core
 from replication.handover_work import HandoverWork
 from replication.held_log import HeldLog
 from replication.holdings import LogNeed
 from replication.holdings_notes import note_holdings
-from replication.hooks import Hooks, Library
+from replication.hooks import Hooks
 from replication.hub import Hub, later
 from replication.journal import Journal
 from replication.library_work import Calls, LibraryWork
@@ -61,6 +61,23 @@ LATE_S = 10 * TICK_S  # the process stood still for so long: what came meanwhile
 JOURNAL_CHECK_S = 1.0  # the library writes into the journal too, past its size limit
 HOLDINGS_S = 0.5  # log files are removed at most this often; what a site has grows meanwhile
 MEMORY_SAVE_S = 1.0  # the stable LSN is written at most this often
+
+
+class Stoppable(Protocol):
+    """A thread of the environment."""
+
+    def stop(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+class Library(Protocol):
+    """What the manager needs of the environment's owner (storage.environment.Environment)."""
+
+    @property
+    def env(self) -> db.DBEnv: ...
+    def worker(self, name: str) -> Calls: ...
+    def adopt(self, thread: Stoppable) -> None: ...
 
 
 class Manager:
@@ -97,7 +114,6 @@ class Manager:
         self.hooks = hooks
         self.core: Core
         self.applier: Applier
-        self.comparisons: Comparisons
         self.site_changes: SiteChanges
         self.switchover: Switchover
         self.table = AckTable(0)
@@ -118,7 +134,7 @@ class Manager:
             on_sync_message=self._sync_sent_from_thread,
             on_vote=self.held.voted,
         )
-        self.rollbacks = 0
+        self.permitted_rollback: LSN | None = None
         self.lagging: dict[int, tuple[LSN, float]] = {}  # EID: what it must reach, since when
         self.started_s = 0.0
         self._ticked_s = 0.0
@@ -206,8 +222,7 @@ class Manager:
             self._syncs,
             self._acks,
             self._tasks,
-            self.hooks.handles_died,
-            self.hooks.panicked,
+            self.hooks,
         )
         self.applier = Applier(
             env,
@@ -218,6 +233,7 @@ class Manager:
             held=self.held,
             flush=self._flush_applied,
         )
+        self.applier.rollback.permitted = self.permitted_rollback
         library_.adopt(self.applier)
         self._link_events = LinkEvents(
             loop,
@@ -269,10 +285,7 @@ class Manager:
         self._performer = Performer(self.core, means, self._changed)
         self.site_changes = SiteChanges(self.core, self._hub, self._performer)
         self.switchover = Switchover(self.core, handover, self._performer)
-        self.comparisons = Comparisons(
-            loop, env, library_, self.applier, self.core, self._hub, self.journal
-        )
-        self._link_events.attach(self._hub, self._performer, self.comparisons)
+        self._link_events.attach(self._hub, self._performer)
         upcalls.attach(self._hub, self.applier, work, membership, self._performer)
         self._upcalls = upcalls
 
@@ -288,7 +301,6 @@ class Manager:
         self._note_holdings()
         self.pending.fail_all("the site is stopping")
         self._link_events.stop()
-        self.comparisons.stop()
         self._hub.stop()
         await self._tasks.stop()
         # By the thread that saved it before: two at once would damage the file.
@@ -311,7 +323,8 @@ class Manager:
     def state(self) -> str:
         if self._stopping:
             return "stop-pending"
-        return "running" if self._ran and self.core.complete else "start-pending"
+        settled = self.core.complete and self.core.question is None
+        return "running" if self._ran and settled else "start-pending"
 
     @property
     def serving(self) -> bool:
@@ -401,6 +414,12 @@ class Manager:
         since_s = self.core.heartbeats.behind_since_s
         lag_s = 0.0 if since_s is None else self._loop.time() - since_s
         return files + ahead.offset - behind.offset, round(lag_s, 3)
+
+    def ask_operator(self, why: str, hint: str) -> None:
+        """Take no role before the operator has decided: by `promote`, or by a new start."""
+        self.core.question = Decision(Start.WAIT, why=why, hint=hint)
+        self.core.wait(self._loop.time(), why, hint)
+        self._perform()
 
     def promote(self) -> None:
         """Become master by the operator's word.
@@ -556,6 +575,8 @@ class Manager:
         self._stable_sent = LSN_ZERO
         self._link_events.began_generation(generation)
         self.bridge.last_permanent = max(self.bridge.last_permanent, permanent)
+        # What the library wrote to make this site master is not sent as permanent.
+        self.hooks.permanent(permanent)
 
     def _acked(self, eid: int, lsn: LSN) -> None:
         self.roster.acked(eid, lsn)

@@ -8,7 +8,7 @@ from replication.acks import AckTable, SiteAck
 from replication.core import Core
 from replication.messages import SiteStatus
 from replication.sites import SiteState
-from replication.wire import LSN
+from replication.wire import LSN, LSN_MAX, LSN_ZERO
 
 
 class Roster:
@@ -62,6 +62,15 @@ class Roster:
     def acking(self) -> int:
         """How many members could acknowledge now."""
         return self._count(lambda site: site.connected and site.counts)
+
+    def held_by_majority(self) -> LSN:
+        """Up to where so many members hold the log that, with this site, they are a majority.
+
+        A site that elects needs one of them, whoever they are. *Thread:* any.
+        """
+        held = sorted((site.acked or LSN_ZERO for site in self._sites), reverse=True)
+        needed = (len(held) + 1) // 2
+        return held[needed - 1] if needed else LSN_MAX
 
     def _count(self, counts: Callable[[SiteAck], bool]) -> int:
         return sum(1 for site in self._sites if counts(site))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from berkeleydb import db
 
 from replication import library
 from replication.acknowledge import Acknowledger
-from replication.apply import WOULD_ROLLBACK, Applier
+from replication.apply import Applier
 from replication.core import Core
 from replication.errors import ReplicationError
+from replication.hooks import Hooks
 from replication.hub import Hub, later
 from replication.journal import Journal
 from replication.library_work import LibraryWork
@@ -38,8 +38,7 @@ class Upcalls:
     """The apply thread's `Outcomes`, and the library's events.
 
     Args:
-        handles_died: databases must be opened again.
-        panicked: the library needs recovery. *Thread:* any.
+        hooks: whom to tell outside of replication.
     """
 
     def __init__(
@@ -51,8 +50,7 @@ class Upcalls:
         syncs: SyncJournal,
         acks: Acknowledger,
         tasks: Tasks,
-        handles_died: Callable[[], None],
-        panicked: Callable[[Exception], None],
+        hooks: Hooks,
     ) -> None:
         self._loop = loop
         self._env = env
@@ -61,8 +59,7 @@ class Upcalls:
         self._syncs = syncs
         self._acks = acks
         self._tasks = tasks
-        self._handles_died = handles_died
-        self._panicked = panicked
+        self._hooks = hooks
         self._hub: Hub
         self._applier: Applier
         self._library: LibraryWork
@@ -94,6 +91,15 @@ class Upcalls:
         """What the library answered. *Thread:* apply."""
         later(self._loop, self._on_answered, code, nsites)
 
+    def would_roll_back(self, sync_point: LSN) -> None:
+        """The master lacks what lies behind `sync_point` here. *Thread:* apply."""
+        later(self._loop, self._hooks.would_roll_back, sync_point)
+
+    def rolled_back(self, sync_point: LSN) -> None:
+        """That is undone now. *Thread:* apply."""
+        self._hooks.handles_died()
+        self._hooks.rolled_back(sync_point)
+
     def master_heard(self, eid: int) -> None:
         """A site says that it is master. *Thread:* apply."""
         later(self._loop, self._on_master_heard, eid)
@@ -113,7 +119,7 @@ class Upcalls:
     def broken(self, eid: int, error: Exception) -> None:
         """A message could not be processed. *Thread:* any."""
         if isinstance(error, db.DBRunRecoveryError):
-            self._panicked(error)
+            self._hooks.panicked(error)
         later(self._loop, self._on_broken, eid, error)
 
     def room(self) -> None:
@@ -150,14 +156,14 @@ class Upcalls:
             case db.DB_EVENT_REP_ELECTED:
                 self._core.elected()
             case db.DB_EVENT_REP_INIT_DONE:
-                self._handles_died()
+                self._hooks.handles_died()
                 self._reload_membership()
             case db.DB_EVENT_REP_DUPMASTER:
                 self._core.duplicate_master(now_s)
             case db.DB_EVENT_REP_JOIN_FAILURE:
                 self._core.join_failure(now_s)
             case db.DB_EVENT_PANIC:
-                self._panicked(ReplicationError("panic", code="panic", hint="-"))
+                self._hooks.panicked(ReplicationError("panic", code="panic", hint="-"))
             case _:
                 log.debug("library_event what=%s", what)
         self._performer.run()
@@ -169,8 +175,10 @@ class Upcalls:
         if now.reached == LSN_ZERO:
             return  # another master came meanwhile, and the event with it
         self._syncs.received_all(self._loop.time())
+        synced = self._core.syncing
         self._core.startup_finished(now.reached)
-        self._handles_died()
+        self._hooks.handles_died()
+        self._hooks.in_step(synced)
         if self._applier.in_step(now.generation, now.reached):
             self._acks.send(now.generation, now.reached)
 
@@ -206,11 +214,9 @@ class Upcalls:
                 self._core.election_wanted(now_s, nsites)
             case db.DB_REP_DUPMASTER:
                 self._core.duplicate_master(now_s)
-            case db.DB_REP_JOIN_FAILURE:
-                self._core.join_failure(now_s)
             case _:
-                assert code == WOULD_ROLLBACK, "the applier passes on no other answer"
-                self._journal.write("alarm_raised", alarm="rollback", why="-", hint="-")
+                assert code == db.DB_REP_JOIN_FAILURE, "the applier passes on no other answer"
+                self._core.join_failure(now_s)
         self._performer.run()
 
     def _on_sync_started(self, eid: int) -> None:

@@ -78,10 +78,13 @@ class ReplicationTimeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RepConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The switches of `rep_set_config`, with Berkeley DB's defaults."""
+    """The switches of `rep_set_config`, with Berkeley DB's defaults.
+
+    `autorollback` is None where nobody set it: then what is undone is listed before.
+    """
 
     autoinit: bool = True
-    autorollback: bool = True
+    autorollback: bool | None = None
     bulk: bool = False
     delayclient: bool = False
     nowait: bool = False

@@ -106,6 +106,7 @@ class Dispatcher:
         self.held = False
         self._finishing = False
         self._rights = rights_of(None)
+        self._user = ""
         self._reads_freely = False  # reads need no look at rights or a transaction
 
     # -- what the connection calls
@@ -321,6 +322,7 @@ class Dispatcher:
         client = self.client
         self._rights = rights_of(client.login)
         self._reads_freely = client.queued is None and "read" in self._rights
+        self._user = client.login.user if client.login is not None else ""
         if client.login is not None:
             # Stays after RESET: what was parsed by these limits already must not be judged again.
             self._reader.trusted = True
@@ -435,7 +437,7 @@ class Dispatcher:
             CommandError: refused; nothing was queued.
         """
         try:
-            self._engine.submit(pending.work, pending.done, keys=keys, watch=watch)
+            self._engine.submit(pending.work, pending.done, keys=keys, watch=watch, user=self._user)
         except EXPECTED as error:
             raise error_reply(error) from error
         self.replies.open(pending)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -46,11 +45,12 @@ from storage.upkeep import Upkeep
 from ttserver import refused
 from ttserver.config import ServerConfig
 from ttserver.engine_status import build_status
-from ttserver.errors import hint_of
 from ttserver.key_count import KeyCount
 from ttserver.master_databases import make_databases
 from ttserver.open_site import Listeners, OpenSite
 from ttserver.refused import Refused
+from ttserver.rejoin import Rejoin
+from ttserver.reopening import CANNOT_OPEN, CLOSE_S, Reopening
 from ttserver.signals import give_up
 from ttserver.site_data import SiteData
 from ttserver.status import Status
@@ -61,12 +61,8 @@ __all__ = ["Engine", "Refused", "WriteOutcome"]
 
 T = TypeVar("T")
 
-REOPEN_CLOSE_S: Final = 5.0
-REOPEN_PAUSE_S: Final = 0.5
-REOPEN_PAUSE_S_MAX: Final = 5.0  # an operator who made room on the disk is watching
 ACCEPT_PAUSE_S: Final = 0.1
 ACCEPT_PAUSE_S_MAX: Final = 2.0
-CANNOT_OPEN: Final = (StorageError, ReplicationError, *LIBRARY_ERRORS, OSError)
 
 log = structlog.get_logger(__name__)
 
@@ -100,13 +96,12 @@ class Engine:
         self.access, self.accounts, self.catalog = data.access, data.accounts, data.catalog
         self.on_change: list[Callable[[], None]] = []
         self.failure: Exception | None = None
-        self.reopened = 0
         self.why = Why(config.settings.status.alarm_after_s)
-        self._on_stuck = on_stuck if on_stuck is not None else _end_process
+        self.reopening = Reopening(self, on_stuck if on_stuck is not None else _end_process)
+        self.rejoin = Rejoin(self)
         self._site: OpenSite | None = None
-        self._loop: asyncio.AbstractEventLoop
+        self.loop: asyncio.AbstractEventLoop
         self._opening: asyncio.Task[None] | None = None
-        self._reopening: asyncio.Task[None] | None = None
         self._stopping = False
         self._last_lsn: Lsn = (0, 0)
         self._ran = False
@@ -124,8 +119,8 @@ class Engine:
 
         *Cancellation:* call `stop`; a recovery under way cannot be broken off.
         """
-        self._loop = asyncio.get_running_loop()
-        await self._open()
+        self.loop = asyncio.get_running_loop()
+        await self.open_site()
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Close everything.
@@ -136,20 +131,34 @@ class Engine:
         self._stopping = True
         self._last_lsn = self.lsn
         await self._key_count.stop()
-        for task in (self._reopening, self._opening):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await self.reopening.stop()
+        await self._stop_opening()
+        await self.rejoin.stop()
         if self._site is not None:
-            await self._close(self._site, timeout_s)
+            await self.close_site(self._site, timeout_s)
 
-    async def _open(self) -> None:
-        listeners = Listeners(self._role_changed, self._acked, self._failed)
+    async def open_site(self) -> None:
+        """Open the environment, as the first or in place of another.
+
+        Raises:
+            StorageError, ReplicationError, OSError: it cannot be opened.
+        """
+        rejoin = self.rejoin
+        listeners = Listeners(
+            self._role_changed,
+            self._acked,
+            self.reopening.failed,
+            rejoin.would_roll_back,
+            rejoin.rolled_back,
+            rejoin.in_step,
+        )
         site = OpenSite(self.config, self.journal, listeners, replication=self.replication)
         self._site = site
         try:
             await site.open()
-            self.keyspace.use(site.keys.handle, site.reads.pace)
+            note = site.environment.changes.note
+            self.keyspace.use(site.keys.handle, site.reads.pace, note, site.keys.filename)
+            await rejoin.opened(site)
             await site.start()
             if site.environment.panicked:
                 raise EnvironmentFailed(
@@ -158,17 +167,25 @@ class Engine:
                 )
         except CANNOT_OPEN as error:
             with contextlib.suppress(StorageError):
-                await self._close(site, REOPEN_CLOSE_S)
+                await self.close_site(site, CLOSE_S)
             if isinstance(error, LIBRARY_ERRORS):
                 raise from_library(error, "this site cannot start") from error
             raise
         self.failure = None
         self._role_changed(site)
 
-    async def _close(self, site: OpenSite, timeout_s: float) -> None:
+    async def _stop_opening(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
+
+    async def close_site(self, site: OpenSite, timeout_s: float) -> None:
+        """Close an environment and let go of all who wait for it.
+
+        Raises:
+            StillInLibrary: a thread did not leave the library in time.
+        """
+        await self._stop_opening()
         try:
             await site.close(timeout_s)
         finally:
@@ -176,68 +193,22 @@ class Engine:
                 if not future.done():
                     future.set_result(None)
 
-    # -- failure and repair --------------------------------------------------------------------
-
-    def _failed(self, site: OpenSite, error: Exception) -> None:
-        if site is not self._site or self._stopping or self._reopening is not None:
-            return
-        if not site.running:
-            return  # whoever opens or closes it has the error, too
-        self._last_lsn = self.lsn
-        site.running = site.accepting = False
-        self.failure = error
-        log.error("environment_failed", error=str(error))
-        self.journal.write(
-            "alarm_raised",
-            alarm="environment failed",
-            why=str(error),
-            hint=hint_of(error) or "it is opened again with recovery",
-        )
-        self._reopening = self._loop.create_task(self._reopen(site))
-
-    async def _reopen(self, site: OpenSite) -> None:
-        began_s, pause_s = time.monotonic(), REOPEN_PAUSE_S
-        self._changed()
-        try:
-            await self._close(site, REOPEN_CLOSE_S)
-        except StillInLibrary as stuck:
-            # A second handle on the same files, with this one still in use, would destroy them.
-            self.failure = stuck
-            self._on_stuck(stuck)
-            return
-        while True:
-            try:
-                await self._open()
-            except CANNOT_OPEN as error:
-                self.failure = error
-                log.error("reopen_failed", error=str(error), again_in_s=pause_s)
-                self._changed()
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, REOPEN_PAUSE_S_MAX)
-            else:
-                break
-        self.reopened += 1
-        self._reopening = None
-        self.journal.write(
-            "alarm_cleared", alarm="environment failed", seconds=time.monotonic() - began_s
-        )
-        self._changed()
-
     # -- roles ---------------------------------------------------------------------------------
 
     def _role_changed(self, site: OpenSite) -> None:
         if site is not self._site:
             return
         self._key_count.forget()
+        self.rejoin.role_changed(site)
         if self._may_accept(site):
             if not site.accepting and self._opening is None:
-                self._opening = self._loop.create_task(self._accept_writes(site))
+                self._opening = self.loop.create_task(self._accept_writes(site))
         elif site.accepting:
             site.accepting = False
             site.committer.watches.touch_all()
             if site.manager is not None:
                 site.manager.pending.fail_all("this site is no longer master")
-        self._changed()
+        self.changed()
 
     def _may_accept(self, site: OpenSite) -> bool:
         if self._stopping or not site.running:
@@ -256,7 +227,7 @@ class Engine:
                 except StorageError as error:
                     self.failure = error
                     log.error("databases_not_created", error=str(error), again_in_s=pause_s)
-                    self._changed()
+                    self.changed()
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, ACCEPT_PAUSE_S_MAX)
                     continue
@@ -265,9 +236,10 @@ class Engine:
                 site.accepting = self._may_accept(site)
         finally:
             self._opening = None
-        self._changed()
+        self.changed()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Something is another thing now: tell all who listen."""
         if self.replication:
             self.journal.set_role(self.role)
         # An environment that was replaced begins anew.
@@ -311,6 +283,20 @@ class Engine:
     def is_open(self) -> bool:
         """The environment is open and has its role; False while it is opened, again or first."""
         return self._site is not None and self._site.running
+
+    @property
+    def site(self) -> OpenSite | None:
+        """The environment of now, or the last one while another is opened."""
+        return self._site
+
+    def note_lsn(self) -> None:
+        """Keep the LSN that is told while no environment is open."""
+        self._last_lsn = self.lsn
+
+    @property
+    def reopened(self) -> int:
+        """How many environments were replaced."""
+        return self.reopening.count
 
     @property
     def stopping(self) -> bool:
@@ -428,6 +414,7 @@ class Engine:
         watch: Watch | None = None,
         policy: AckPolicy | None = None,
         ack_timeout_s: float | None = None,
+        user: str = "",
     ) -> None:
         """Queue one write for the group commit. *Thread:* any.
 
@@ -439,12 +426,19 @@ class Engine:
             watch: fail when one of the watched keys was changed.
             policy: other than the group's.
             ack_timeout_s: other than the group's, seconds.
+            user: who writes, for the ledger of a roll-back.
 
         Raises:
             Refused: this site takes no writes now.
         """
         self._must_accept().submit(
-            work, on_done, keys=keys, watch=watch, policy=policy, timeout_s=ack_timeout_s
+            work,
+            on_done,
+            keys=keys,
+            watch=watch,
+            policy=policy,
+            timeout_s=ack_timeout_s,
+            user=user,
         )
 
     def _must_accept(self) -> Writes:
@@ -466,6 +460,7 @@ class Engine:
         watch: Watch | None = None,
         policy: AckPolicy | None = None,
         ack_timeout_s: float | None = None,
+        user: str = "",
     ) -> WriteOutcome:
         """`submit`, awaited.
 
@@ -479,6 +474,7 @@ class Engine:
             watch=watch,
             policy=policy,
             ack_timeout_s=ack_timeout_s,
+            user=user,
         )
         return await done
 

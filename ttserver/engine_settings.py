@@ -6,6 +6,7 @@ from berkeleydb import db
 
 from replication.bodies import SiteAddress
 from replication.messages import AckPolicy
+from replication.rollback import AUTOROLLBACK
 from replication.settings import GroupSettings, RemoteSite
 from ttserver.config import ServerConfig
 
@@ -60,6 +61,8 @@ def configure_replication(env: db.DBEnv, config: ServerConfig) -> None:
         (db.DB_REP_CONF_AUTOINIT, say.rep_config.autoinit),
         (db.DB_REP_CONF_BULK, say.rep_config.bulk),
         (db.DB_REP_CONF_DELAYCLIENT, say.rep_config.delayclient),
+        # Off unless the operator said on: what is undone is listed before (`ttserver.rejoin`).
+        (AUTOROLLBACK, say.rep_config.autorollback is True),
     )
     for which, on in switches:
         env.rep_set_config(which, int(on))

@@ -159,6 +159,7 @@ def _counters(engine: Engine) -> dict[str, int]:
     committer, reads, upkeep = engine.committer, engine.reads, engine.upkeep
     counters = {
         "commits": committer.commits,
+        "commits_unnoted": committer.unnoted,
         "writes": committer.writes,
         "write_retries": committer.retries,
         "biggest_batch": committer.biggest_batch,
@@ -188,6 +189,8 @@ def _counters(engine: Engine) -> dict[str, int]:
             "apply_queue_bytes": applier.queued_bytes,
             "acks_ignored": manager.table.ignored_count,
             "acks_waiting": len(manager.pending),
-            "rollbacks": manager.rollbacks,
+            "rollbacks": engine.rejoin.rollbacks,
+            "writes_rolled_back": engine.rejoin.writes,
+            "rollback_ledgers_open": engine.rejoin.open_ledgers,
         }
     return counters

@@ -63,6 +63,16 @@ class Home:
         return self.root / "var" / "first-user.json"
 
     @property
+    def tail(self) -> Path:
+        """What clients changed in commits that no majority is known to hold."""
+        return self.root / "var" / "tail"
+
+    @property
+    def rollbacks(self) -> Path:
+        """The ledgers of writes that were taken back."""
+        return self.root / "var" / "rollbacks"
+
+    @property
     def lock_file(self) -> Path:
         """What a daemon locks; holds its process id."""
         return self.root / "ttserver.lock"

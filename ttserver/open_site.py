@@ -23,15 +23,25 @@ from replication.hooks import Hooks
 from replication.hub import later
 from replication.journal import Journal
 from replication.manager import Manager
-from storage.catalog.files import CatalogFiles
+from replication.wire import LSN
+from storage.catalog.files import (
+    CATALOG_FILE,
+    GROUPS_FILE,
+    HISTORY_FILE,
+    VOLUMES_FILE,
+    CatalogFiles,
+)
 from storage.catalog.names import CatalogError
 from storage.commit import Committer
 from storage.database import Database
-from storage.environment import Environment
+from storage.environment import Environment, Lsn
+from storage.ledger import Ledgers
 from storage.library import StillInLibrary
 from storage.reads import Reads
+from storage.tail import Tail
+from storage.undoing import Undoing
 from storage.upkeep import Upkeep
-from storage.users import UserError
+from storage.users import USERS_FILE, UserError
 from storage.worker import Worker
 from ttserver.config import ServerConfig
 from ttserver.engine_settings import configure_replication, group_settings
@@ -40,7 +50,8 @@ from ttserver.replies import CommandError
 from ttserver.standstill import Standstill
 from ttserver.writes import Token, Writes
 
-USERS_FILE: Final = "users.db"
+# Files, beside the keyspace, whose keys and values are compared where no tail tells what is undone.
+OTHER_FILES: Final = (USERS_FILE, GROUPS_FILE, CATALOG_FILE, VOLUMES_FILE, HISTORY_FILE)
 GROUP_ID_BITS: Final = 63
 # What a close may take longer than it was told: the last flush, and the library's own close.
 CLOSE_GRACE_S: Final = 0.5
@@ -56,11 +67,17 @@ class Listeners:
         role_changed: role, master, generation, state or serving may be another one.
         acked: another site acknowledged more than before.
         failed: the library needs recovery: close this site and open a new one.
+        would_roll_back: the master lacks what lies behind that LSN here.
+        rolled_back: that is undone. *Thread:* apply.
+        in_step: the log here is that of the master.
     """
 
     role_changed: Callable[[OpenSite], None]
     acked: Callable[[], None]
     failed: Callable[[OpenSite, Exception], None]
+    would_roll_back: Callable[[OpenSite, LSN], None]
+    rolled_back: Callable[[OpenSite, LSN], None]
+    in_step: Callable[[OpenSite], None]
 
 
 class OpenSite:
@@ -105,6 +122,13 @@ class OpenSite:
         self.users = Database(self.environment, USERS_FILE)
         self.catalog = CatalogFiles(self.environment, self.users)
         self.log_keeping = LogKeeping(config, self._log_needs)
+        self.tail = self._make_tail(self.manager)
+        self.undoing = Undoing(
+            self.environment,
+            (self.keys.filename, *OTHER_FILES),
+            config.home.tail,
+            Ledgers(config.home.rollbacks),
+        )
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -129,6 +153,7 @@ class OpenSite:
             durability=storage.durability,
             batch_max=storage.group_commit_max,
             look_up_lsn=manager is None,
+            tail=self.tail,
         )
         self.writes.committer = self.committer
         self.upkeep = Upkeep(
@@ -139,9 +164,7 @@ class OpenSite:
             removable=self.log_keeping.removable,
         )
         self._standstill.committer, self._standstill.upkeep = self.committer, self.upkeep
-        end, self.writes.last = await self.reads.call(
-            lambda: (environment.log_end(), environment.last_record())
-        )
+        end, self.writes.last = await self.reads.call(self._look_at_log)
         self._journal.write("environment_opened", lsn=end, seconds=environment.recovery_seconds)
 
     async def start(self) -> None:
@@ -158,6 +181,23 @@ class OpenSite:
                 self._wired = hasattr(self.manager, "applier")
         self.running = True
 
+    def _look_at_log(self) -> tuple[Lsn, Lsn]:
+        """Find the end of the log and its last record; the tail goes on from there."""
+        last = self.environment.last_record()
+        if self.tail is not None:
+            self.tail.open(last)
+        return self.environment.log_end(), last
+
+    def _make_tail(self, manager: Manager | None) -> Tail | None:
+        bytes_max = self.config.settings.replication.tail_bytes_max
+        if manager is None or not bytes_max:
+            return None
+        return Tail(
+            self.config.home.tail,
+            bytes_max=bytes_max,
+            held_by_majority=manager.roster.held_by_majority,
+        )
+
     def _make_manager(self) -> Manager:
         config = self.config
         hooks = Hooks(
@@ -168,6 +208,9 @@ class OpenSite:
             permanent=self._note_permanent,
             panicked=self._panicked,
             writers=self._standstill,
+            would_roll_back=lambda lsn: self._listeners.would_roll_back(self, lsn),
+            rolled_back=lambda lsn: self._listeners.rolled_back(self, lsn),
+            in_step=lambda _synced: self._listeners.in_step(self),
         )
         listen, clients = config.replication_listen, config.settings.client.listen
         return Manager(
@@ -232,6 +275,7 @@ class OpenSite:
             return
         deadline_s = time.monotonic() + timeout_s
         self.running = self.accepting = False
+        self.undoing.stop()
         await self._stop_manager(timeout_s)
         self._standstill.release()  # a thread that is held cannot be stopped
         closed = self._keeper.submit(lambda: self._close_on_thread(deadline_s))
@@ -269,4 +313,7 @@ class OpenSite:
         self.keys.close()
         self.users.close()
         self.catalog.close()
+        self.undoing.close()
+        if self.tail is not None:
+            self.tail.close()
         self.environment.close(max(0.1, deadline_s - time.monotonic()))

@@ -15,12 +15,12 @@ from berkeleydb import db
 
 from storage.passwords import hash_password
 from storage.users import Role, UserRecord, is_user_name, new_record
-from ttserver.compare_operation import CompareOperation
 from ttserver.control import Handler, Send
 from ttserver.control_client import ControlError
 from ttserver.engine import Engine, WriteOutcome
 from ttserver.group_operations import GroupOperations
 from ttserver.log_operations import LogOperations
+from ttserver.rollback_operations import RollbackOperations
 from ttserver.status import Status
 
 
@@ -47,7 +47,7 @@ class Operations:
             "sites": self._sites,
             **GroupOperations(self._engine, self._status_now, self._must_be_open).handlers(),
             **LogOperations(self._engine, self._must_be_open).handlers(),
-            **CompareOperation(self._engine, self._must_be_open).handlers(),
+            **RollbackOperations(self._engine, self._must_be_open).handlers(),
             "user-check": self._user_check,
             "user-add": self._user_add,
             "user-passwd": self._user_passwd,

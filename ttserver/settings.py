@@ -104,6 +104,33 @@ class ReplicationSettings(Struct, frozen=True, kw_only=True):
     apply_bytes_max: Annotated[
         int, Meta(ge=64 * KIB, le=4 * GIB, description="log received and not applied yet")
     ] = 32 * MIB
+    tail_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4 * GIB,
+            description="what clients changed in commits that no majority holds yet, kept in"
+            " var/tail for the ledger of a roll-back; 0: none",
+        ),
+    ] = 64 * MIB
+    rollback_writes_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="a site that would have to take back more writes than this asks the"
+            " operator; 0: always",
+        ),
+    ] = 100_000
+    rollback_keep_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1024 * GIB,
+            description="keys and values set aside to find out what a roll-back undid where"
+            " var/tail does not tell; for more the operator is asked",
+        ),
+    ] = GIB
 
 
 class StorageSettings(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from storage.accounts import Accounts
 from storage.catalog.catalog import Catalog
 from storage.catalog.files import CatalogFiles
 from storage.groups import Groups
+from storage.tail_records import Change
 from storage.users import Users
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class SiteData:
 
     def __init__(self, site: Callable[[], OpenSite]) -> None:
         self._site = site
-        self.users = Users(self._users_handle, self._users_create)
-        self.groups = Groups(self._groups_handle, self._groups_create)
+        self.users = Users(self._users_handle, self._users_create, self._note)
+        self.groups = Groups(self._groups_handle, self._groups_create, self._note)
         self.access = Access(self.users, self.groups)
         self.accounts = Accounts(self.users, self.groups)
         self.catalog = Catalog(self._files, self._pace)
@@ -44,6 +45,9 @@ class SiteData:
 
     def _pace(self, txn: db.DBTxn) -> bool:
         return self._site().reads.pace(txn)
+
+    def _note(self, change: Change) -> None:
+        self._site().environment.changes.note(change)
 
     def _users_handle(self) -> db.DB:
         return self._site().users.handle()

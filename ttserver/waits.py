@@ -18,9 +18,9 @@ import msgspec
 KINDS: Final = (
     "opening",
     "failed",
-    "differs",
     "fenced",
     "removed",
+    "rollback",
     "start",
     "master",
     "sync",

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from replication.acks import can_be_met, policy_lsn
-from replication.comparisons import HINT as DIFFERS_HINT
 from replication.phase import Phase
 from replication.sites import SiteState
 from replication.wire import LSN
@@ -77,7 +76,7 @@ def _waits(engine: Engine) -> Iterator[Wait]:
     elif not engine.is_open:
         yield Wait(
             "opening",
-            OPENING,
+            engine.reopening.why or OPENING,
             "wait: after an unclean end the log is replayed; the disk is what it takes.",
         )
     manager = engine.manager
@@ -88,12 +87,15 @@ def _waits(engine: Engine) -> Iterator[Wait]:
     if manager.core.is_master:
         yield from _acks(engine, manager)
         yield from log_waits(engine.must_have_site().log_keeping)
-        yield from _differing(manager)
     yield from _sites(manager)
 
 
 def _role(engine: Engine, manager: Manager) -> Iterator[Wait]:
     core = manager.core
+    if core.question is not None and core.phase is not Phase.TAKING_OVER:
+        why, hint = core.question.why, core.question.hint or _PATIENCE
+        yield Wait("rollback", why, hint, alarm_at_once=True, told=True)
+        return
     match core.phase:
         case Phase.PROBING | Phase.WAITING | Phase.JOINING:
             why = core.why or f"{core.phase.value} ({_names(manager)})"
@@ -199,19 +201,6 @@ def _acks(engine: Engine, manager: Manager) -> Iterator[Wait]:
             f"writes were not acknowledged in time: {shortfall}",
             "look at the disk and the CPU of the sites that are missing.",
             progress=reached,
-        )
-
-
-def _differing(manager: Manager) -> Iterator[Wait]:
-    """What `ttserver compare` found and nobody has put right yet."""
-    for site, what in manager.comparisons.differing.items():
-        yield Wait(
-            "differs",
-            f"{site} differs from this master: {what}",
-            DIFFERS_HINT,
-            subject=site,
-            alarm_at_once=True,
-            told=True,
         )
 
 

@@ -108,9 +108,11 @@ class Writes:
         watch: Watch | None = None,
         policy: AckPolicy | None = None,
         timeout_s: float | None = None,
+        user: str = "",
     ) -> None:
         """Queue one write; `on_done` is called in the loop. *Thread:* any."""
-        self.committer.submit(Write(work, keys, watch, Ticket(on_done, policy, timeout_s, False)))
+        ticket = Ticket(on_done, policy, timeout_s, False)
+        self.committer.submit(Write(work, keys, watch, ticket, user))
 
     def submit_and_wait(
         self,

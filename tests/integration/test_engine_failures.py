@@ -13,7 +13,7 @@ from berkeleydb import db
 from storage.library import StillInLibrary
 from tests.support.engines import EngineSite, EngineSites, fast, sites
 from tests.support.environments import Stuck, soon
-from ttserver import engine as engine_module
+from ttserver import reopening
 from ttserver.engine import Refused
 
 __all__ = ["fast", "sites"]
@@ -74,7 +74,7 @@ async def test_clients_are_answered_while_it_is_opened_again(
     generated = site.home.environment / "DB_CONFIG"
     good = generated.read_text()
     generated.write_text("no such directive\n")
-    monkeypatch.setattr(engine_module, "REOPEN_PAUSE_S", 0.05)
+    monkeypatch.setattr(reopening, "PAUSE_S", 0.05)
     panic(site)
     await site.write(b"lost")
     await soon("the first attempt failed", lambda: "cannot be opened" in str(engine.status().why))
@@ -210,7 +210,7 @@ async def test_a_stop_while_it_is_opened_again(
     generated = site.home.environment / "DB_CONFIG"
     good = generated.read_text()
     generated.write_text("no such directive\n")
-    monkeypatch.setattr(engine_module, "REOPEN_PAUSE_S", 600.0)
+    monkeypatch.setattr(reopening, "PAUSE_S", 600.0)
     panic(site)
     await site.write(b"lost")
     await soon("the first attempt failed", lambda: "cannot be opened" in str(engine.status().why))
@@ -279,7 +279,7 @@ async def test_what_cannot_be_closed_is_not_opened_a_second_time(
     engine = await site.start()
     environment, leave = engine.environment, threading.Event()
     environment.adopt(Stuck(lambda: leave.wait(60)))
-    monkeypatch.setattr(engine_module, "REOPEN_CLOSE_S", 0.3)
+    monkeypatch.setattr(reopening, "CLOSE_S", 0.3)
     panic(site)
     await site.write(b"lost")
     try:

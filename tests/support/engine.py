@@ -169,10 +169,11 @@ class SmallEngine:
         *,
         keys: Sequence[bytes] = (),
         watch: Watch | None = None,
+        user: str = "",
     ) -> None:
         if self.refuse_writes is not None:
             raise self.refuse_writes
-        self._committer.submit(Write(work, keys, watch, on_done))
+        self._committer.submit(Write(work, keys, watch, on_done, user))
 
     def _deliver(self, batch: Batch) -> None:
         self._delivered.append(batch)

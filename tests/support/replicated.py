@@ -75,7 +75,15 @@ class Told:
     failures: list[Exception] = field(default_factory=list)
     rooms: int = 0
     released: list[tuple[int, int]] = field(default_factory=list)
+    announced: list[LSN] = field(default_factory=list)
+    undone: list[LSN] = field(default_factory=list)
     choked: bool = False
+
+    def would_roll_back(self, sync_point: LSN) -> None:
+        self.announced.append(sync_point)
+
+    def rolled_back(self, sync_point: LSN) -> None:
+        self.undone.append(sync_point)
 
     def permanent(self, generation: int, lsn: LSN) -> None:
         self.acks.append((generation, lsn))

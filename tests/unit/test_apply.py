@@ -11,6 +11,7 @@ from berkeleydb import db
 
 from replication import apply
 from replication.messages import RepType
+from replication.rollback import WOULD_ROLLBACK
 from replication.wire import LSN, lsn_from_library
 from tests.support.links import control
 from tests.support.replicated import MASTER_EID, Pair, frame, pair, wait_for
@@ -152,10 +153,18 @@ class TestStrangeMessages:
         assert len(sites.replicant.told.failures) == 1
 
     def test_a_roll_back_that_is_not_allowed_is_told(self, sites: Pair) -> None:
-        sites.replicant.seen.raises.append(db.DBError(apply.WOULD_ROLLBACK, "would roll back"))
-        sites.deliver([frame(control(RepType.NEWMASTER), b"")])
-        wait_for("it is told", lambda: sites.replicant.told.answers)
-        assert sites.replicant.told.answers == [apply.WOULD_ROLLBACK]
+        sites.replicant.seen.raises += [
+            db.DBError(0, "it does not match yet"),
+            db.DBError(WOULD_ROLLBACK, "would roll back"),
+        ]
+        verify = bytearray(control(RepType.VERIFY))
+        verify[8:16] = (3).to_bytes(4) + (28).to_bytes(4)
+        later = bytearray(verify)
+        later[12:16] = (1028).to_bytes(4)
+        sites.deliver([frame(bytes(later), b""), frame(bytes(verify), b"")])
+        wait_for("it is told", lambda: sites.replicant.told.announced)
+        assert sites.replicant.told.announced == [LSN(3, 28)]
+        sites.replicant.told.failures.clear()
         assert not sites.replicant.told.failures
 
     def test_the_log_is_flushed_before_somebody_compares_it(self, sites: Pair) -> None:

@@ -404,7 +404,8 @@ def test_the_defaults_on_the_page_are_the_real_ones() -> None:
         value_us = round((getattr(defaults.timeouts, field) or 0) * 1_000_000)
         assert f"| `{option}` | {value_us} |" in page
     for option, field in CONFIG_FIELDS.items():
-        assert f"| `{option}` | {'on' if getattr(defaults.rep_config, field) else 'off'} |" in page
+        switch = {True: "on", False: "off", None: "-"}[getattr(defaults.rep_config, field)]
+        assert f"| `{option}` | {switch} |" in page
     assert DIRECTIVES["rep_set_priority"].default == str(defaults.priority)
     limit, request = defaults.rep_limit, defaults.rep_request
     assert DIRECTIVES["rep_set_limit"].default == f"{limit.gbytes} {limit.bytes}"

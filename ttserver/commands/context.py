@@ -141,6 +141,7 @@ class EngineLike(Protocol):
         *,
         keys: Sequence[bytes] = (),
         watch: Any = None,
+        user: str = "",
     ) -> None:
         """Queue one write for the group commit; raises an error with a `code` to refuse it."""
 
