@@ -6,11 +6,17 @@ by each heartbeat; here the clock does it, when nothing arrived for a while.
 
 Who is asked: the configured peer, to spare the master, as long as it answers.
 
-Source: Programmer's Reference, "Initializing a new site", "Client-to-client synchronization".
+When: at once, or, with delayed sync, some time after a new master was found, so that not all sites
+ask it for everything in its first moment. Until then what is here can be read.
+
+Source: Programmer's Reference, "Initializing a new site", "Client-to-client synchronization",
+"Delaying client synchronization".
 """
 
+import math
+
 from replication.bodies import SiteAddress
-from replication.effects import AskAgain, Outbox, RoleChanged
+from replication.effects import AskAgain, Outbox, RoleChanged, SyncNow
 from replication.remembered import Remembered
 from replication.settings import GroupSettings
 from replication.sites import Sites, SiteState
@@ -34,6 +40,8 @@ class CatchUp:
         syncing: internal initialisation replaces the copy here.
         complete: the copy here can be read.
         startup_done: this site is in step with its master.
+        delayed_until_s: the sync waits until then, infinity: until it is asked for; None: it does
+            not wait.
     """
 
     def __init__(
@@ -48,6 +56,9 @@ class CatchUp:
         self.syncing = False
         self.complete = complete
         self.startup_done = False
+        self.delayed_until_s: float | None = None
+        self._delays = settings.delayed_sync
+        self._delay_s = settings.sync_delay_s or math.inf
         self._peers = [remote.address for remote in settings.remotes if remote.peer]
         self._sites = sites
         self._remembered = remembered
@@ -71,12 +82,31 @@ class CatchUp:
         """The copy here is complete and in step, or this site is master."""
         self.syncing, self.complete, self.startup_done = False, True, True
         self._without_peers = False
+        self.delayed_until_s = None
         self._remembered.complete(True)
 
-    def new_master(self) -> None:
+    def new_master(self, now_s: float) -> None:
         """Another one, or another generation: the library begins to compare logs anew."""
         self.startup_done = False
         self._without_peers = False
+        if self._delays:
+            self.delayed_until_s = now_s + self._delay_s
+            seconds = None if math.isinf(self._delay_s) else self._delay_s
+            self._out.note("sync_delayed", seconds=seconds)
+            self._out.do(RoleChanged())
+
+    def sync_now(self, now_s: float) -> None:
+        """The sync that was delayed begins."""
+        self.delayed_until_s = None
+        self._moved_s = now_s
+        self._out.note("sync_begun")
+        self._out.do(SyncNow())
+        self._out.do(RoleChanged())
+
+    @property
+    def busy(self) -> bool:
+        """What is missing is missing on purpose, or on its way."""
+        return self.syncing or self.delayed_until_s is not None
 
     # -- who is asked --------------------------------------------------------------------------
 
@@ -104,6 +134,10 @@ class CatchUp:
         """
         if self.startup_done:
             return
+        if self.delayed_until_s is not None:
+            if now_s >= self.delayed_until_s:
+                self.sync_now(now_s)
+            return
         peer = self.peer(master)
         if self._asked is not None and (peer is None or peer.address != self._asked):
             self._ask_again(now_s, f"{self._asked} is gone")
@@ -124,4 +158,7 @@ class CatchUp:
         self._wait_s = min(2 * self._wait_s, SILENCE_S_MAX)
         if self.syncing:
             self._out.note("sync_asked_again", reason=reason)
+        if self._delays:
+            # It began without a master to ask, or the library delays again.
+            self._out.do(SyncNow())
         self._out.do(AskAgain())

@@ -293,7 +293,7 @@ class Core:
         self.elections.master_found()
         self.heartbeats.new_master()
         if not again:
-            self.catch_up.new_master()
+            self.catch_up.new_master(now_s)
         if self.master_link is None:
             # Its link broke while the news was under way: nobody else would notice.
             self.elections.call_at(now_s + self.settings.connection_retry_s)
@@ -608,8 +608,8 @@ class Core:
             return
         link.monitored = generation
         if self.phase is Phase.FOLLOWING:
-            same = generation == self.generation
-            self.heartbeats.heard(now_s, lsn, applied, same_generation=same, syncing=self.syncing)
+            same, busy = generation == self.generation, self.catch_up.busy
+            self.heartbeats.heard(now_s, lsn, applied, same_generation=same, syncing=busy)
         elif self.is_master and generation > self.generation:
             self.duplicate_master(now_s)
         elif self.is_master:

@@ -94,6 +94,11 @@ class AskAgain:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncNow:
+    """Have the library begin the sync that it delays, if it does; nothing to answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class StartMaster:
     """Become master with a generation above this one.
 
@@ -232,6 +237,7 @@ Effect: TypeAlias = (
     | SendHeartbeat
     | StartClient
     | AskAgain
+    | SyncNow
     | StartMaster
     | AnnounceMaster
     | Elect

@@ -82,6 +82,8 @@ EVENTS: Final[Mapping[str, Event]] = {
         "sync received",
         ("sync_receive_started", "database information is expected", "master files pages bytes"),
         ("sync_receive_progress", "how far it is", "pages pages_total bytes percent eta_s"),
+        ("sync_delayed", "before it syncs with a new master this site waits", "seconds"),
+        ("sync_begun", "a sync that was delayed begins", ""),
         ("sync_asked_again", "nothing more came of it, so the rest is asked for again", "reason"),
         ("sync_receive_finished", "all of it is here", "files pages bytes seconds"),
         ("startup_done", "this site is in step and follows live", "master generation"),

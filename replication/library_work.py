@@ -102,6 +102,17 @@ class LibraryWork:
         env = self._env
         await self._start_quietly(lambda: library.ask_again(env), Phase.FOLLOWING)
 
+    async def sync_now(self) -> None:
+        """Have the library begin the sync that it delays."""
+        env = self._env
+        try:
+            await self.unlocked(env.rep_sync, Phase.FOLLOWING)
+        except db.DBError as error:
+            if error.args[0] == db.DB_REP_JOIN_FAILURE:
+                self._core.join_failure(self._loop.time())
+            else:
+                self._on_broken(0, error)
+
     async def start_master(self, generation_above: int, holding: LSN | None = None) -> None:
         """Become master.
 

@@ -186,6 +186,7 @@ class Performer:
         self,
         effect: effects.StartClient
         | effects.AskAgain
+        | effects.SyncNow
         | effects.StartMaster
         | effects.AnnounceMaster
         | effects.Elect
@@ -198,6 +199,8 @@ class Performer:
                 spawn(library.start_client())
             case effects.AskAgain():
                 spawn(library.ask_again())
+            case effects.SyncNow():
+                spawn(library.sync_now())
             case effects.StartMaster(generation_above, holding):
                 spawn(library.start_master(generation_above, holding))
             case effects.AnnounceMaster():

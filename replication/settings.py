@@ -35,6 +35,8 @@ class GroupSettings:
         link_stall_s: how long a link may stay over its high mark before it is closed.
         queue_bytes_max: the high mark of one link's queue of live log, bytes.
         asked_bytes_max: the high mark of what one site asked for (log, pages), bytes.
+        delayed_sync: wait `sync_delay_s` before this site syncs with a new master.
+        sync_delay_s: 0: until it is asked for.
         apply_bytes_max: messages received and not yet applied, bytes; above it nothing is read.
     """
 
@@ -59,6 +61,8 @@ class GroupSettings:
     asked_bytes_max: int = 16 * 1024 * 1024
     apply_bytes_max: int = 32 * 1024 * 1024
     probe_timeout_s: float = 2.0
+    delayed_sync: bool = False
+    sync_delay_s: float = 60.0
     verbose: tuple[str, ...] = field(default=())
 
     @property

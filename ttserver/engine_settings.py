@@ -42,6 +42,8 @@ def group_settings(config: ServerConfig) -> GroupSettings:
         queue_bytes_max=extra.queue_bytes_max,
         asked_bytes_max=extra.asked_bytes_max,
         apply_bytes_max=extra.apply_bytes_max,
+        delayed_sync=say.rep_config.delayclient,
+        sync_delay_s=extra.sync_delay_s,
         verbose=say.verbose,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,13 @@ def _not_open(engine: Engine) -> Status:
 
 
 def _sync(manager: Manager | None) -> SyncStatus | None:
-    if manager is None or not manager.core.syncing:
+    if manager is None:
+        return None
+    until_s = manager.core.catch_up.delayed_until_s
+    if until_s is not None:
+        left_s = None if math.isinf(until_s) else max(0.0, until_s - manager.now_s())
+        return SyncStatus("delayed", 0, 0, 0, left_s)
+    if not manager.core.syncing:
         return None
     received = manager.sync_received
     if received is None:

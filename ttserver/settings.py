@@ -90,6 +90,15 @@ class ReplicationSettings(Struct, frozen=True, kw_only=True):
             " NOREPLICAS; 0: off",
         ),
     ] = 0
+    sync_delay_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="with db_rep_conf_delayclient: a replicant syncs with a new master after"
+            " this long; 0: at `ttserver sync`",
+        ),
+    ] = 60.0
     queue_bytes_max: Annotated[
         int, Meta(ge=64 * KIB, le=4 * GIB, description="log waiting to be sent, per link")
     ] = 16 * MIB

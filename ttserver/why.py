@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -155,7 +156,10 @@ def _copy(manager: Manager) -> Iterator[Wait]:
         )
     elif core.phase is Phase.FOLLOWING and core.master_link is not None:
         lag_bytes, lag_s = manager.lag()
-        if not core.startup_done:
+        until_s = core.catch_up.delayed_until_s
+        if until_s is not None:
+            yield _delayed(core.master, until_s - manager.now_s())
+        elif not core.startup_done:
             yield Wait(
                 "catch-up",
                 f"catching up with the log of {core.master} ({_behind(lag_bytes)})",
@@ -170,6 +174,19 @@ def _copy(manager: Manager) -> Iterator[Wait]:
                 progress=manager.applied,
                 quiet_s=LAG_S,
             )
+
+
+def _delayed(master: object, left_s: float) -> Wait:
+    """A sync that waits on purpose: an alarm only when nothing would ever end it."""
+    ends = (
+        "until it is asked for" if math.isinf(left_s) else f"{seconds_text(max(0.0, left_s))} more"
+    )
+    return Wait(
+        "catch-up",
+        f"the sync with {master} waits {ends} (db_rep_conf_delayclient)",
+        "have it begin now: `ttserver sync`.",
+        progress=None if math.isinf(left_s) else round(left_s, 1),
+    )
 
 
 def _behind(lag_bytes: int | None) -> str:

@@ -46,6 +46,9 @@ def test_log_files_that_may_go_are_told_and_removed(sites: Sites) -> None:
     assert archive(site)["files"][0]["number"] == gone[-1] + 1
     assert "none of it may go" in site.must("archive", "--remove")
     assert site.get("key") == "x" * 50_000
+    refused = site.cli("sync")
+    assert refused.returncode == 1
+    assert "no sync waits to be begun: this site is the master" in refused.stderr
 
 
 def test_without_a_daemon_it_says_so(sites: Sites) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from replication.errors import ReplicationError
 from replication.journal_line import Line, parse_line
+from replication.sync_control import begin_sync
 from tests.support.engines import EngineSite, EngineSites, fast, sites
 from tests.support.environments import soon
 
@@ -95,3 +101,73 @@ async def test_a_peer_that_is_master_is_asked_as_the_master(sites: EngineSites) 
     await replicant.start()
     await holds_all(replicant)
     assert replicant.engine.status().counters["messages_dropped"] == 0
+
+
+# -- delayed sync ----------------------------------------------------------------------------------
+
+DELAY = "rep_set_config db_rep_conf_delayclient on"
+
+
+async def delayed(sites: EngineSites, delay_s: float) -> tuple[EngineSite, EngineSite]:
+    """A replicant that was in step, and waits to follow its master, which was started again."""
+    master, replicant = sites.group(
+        2, lines=(ACKS_NONE, DELAY), overrides={"replication.sync_delay_s": delay_s}
+    )
+    await master.start()
+    await master.write(b"key", value=b"old")
+    await replicant.start(wait=False)
+    if not delay_s:
+        await begin(replicant)
+    await soon("running", lambda: replicant.engine.state == "running", deadline_s=60)
+    await soon("in step", lambda: replicant.engine.lsn >= master.engine.lsn)
+    await master.stop()
+    await master.start()
+    await soon("it takes writes", lambda: master.engine.accepting)
+    await master.write(b"key", value=b"new")
+    await soon("it waits", lambda: _phase(replicant) == "delayed")
+    return master, replicant
+
+
+def _phase(site: EngineSite) -> str | None:
+    sync = site.engine.status().sync
+    return None if sync is None else sync.phase
+
+
+async def begin(site: EngineSite) -> str:
+    """What `ttserver sync` does, when there is something to do."""
+    await soon("it waits", lambda: _phase(site) == "delayed")
+    manager = site.engine.manager
+    assert manager is not None
+    return begin_sync(manager.core, manager.now_s())
+
+
+async def test_a_delayed_sync_begins_when_it_is_asked_for(sites: EngineSites) -> None:
+    master, replicant = await delayed(sites, 0.0)
+    # Neither by the master's messages nor by time.
+    for number in range(20):
+        await master.write(b"%d" % number)
+        await asyncio.sleep(0.02)
+    assert _phase(replicant) == "delayed"
+    assert await replicant.read(b"key") == b"old", "what it has can be read meanwhile"
+    status = replicant.engine.status()
+    assert status.state == "running"
+    assert any("waits until it is asked for" in wait.why for wait in status.waits)
+    assert await begin(replicant) == f"this site syncs with {master.address} now"
+    await soon("in step", lambda: replicant.engine.lsn >= master.engine.lsn)
+    assert await replicant.read(b"key") == b"new"
+    await soon("startup done", lambda: _phase(replicant) is None)
+    manager = replicant.engine.manager
+    assert manager is not None
+    await soon("it is over", lambda: manager.core.startup_done)
+    with pytest.raises(ReplicationError, match="no sync waits to be begun: this site is in step"):
+        begin_sync(manager.core, manager.now_s())
+
+
+async def test_a_delayed_sync_begins_after_its_time(sites: EngineSites) -> None:
+    master, replicant = await delayed(sites, 1.0)
+    assert await replicant.read(b"key") == b"old"
+    await soon("in step", lambda: replicant.engine.lsn >= master.engine.lsn, deadline_s=60)
+    assert await replicant.read(b"key") == b"new"
+    waits = events(replicant, "sync_delayed")
+    assert [line.facts["seconds"] for line in waits] == ["1.000", "1.000"]
+    assert len(events(replicant, "sync_begun")) == 2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from replication.bodies import SiteAddress
 from replication.catch_up import PEER_SILENT_S, SILENCE_S, SILENCE_S_MAX, CatchUp
-from replication.effects import AskAgain, Note, Outbox
+from replication.effects import AskAgain, Note, Outbox, RoleChanged
 from replication.memory import Memory
 from replication.remembered import Remembered
 from replication.settings import GroupSettings, RemoteSite
@@ -18,13 +20,21 @@ HERE, MASTER, PEER, OTHER = (SiteAddress("192.0.2.10", 5010 + number) for number
 class Script:
     """A site that catches up, a clock, and what came of it."""
 
-    def __init__(self, *, peers: tuple[SiteAddress, ...] = (PEER,)) -> None:
+    def __init__(
+        self, *, peers: tuple[SiteAddress, ...] = (PEER,), delay_s: float | None = None
+    ) -> None:
         self.sites = Sites()
         self.out = Outbox()
         remembered = Remembered(Memory(), self.out)
         remotes = tuple(RemoteSite(site, peer=site in peers) for site in (MASTER, PEER, OTHER))
         self.catch_up = CatchUp(
-            GroupSettings(HERE, remotes), self.sites, remembered, self.out, complete=False
+            GroupSettings(
+                HERE, remotes, delayed_sync=delay_s is not None, sync_delay_s=delay_s or 0.0
+            ),
+            self.sites,
+            remembered,
+            self.out,
+            complete=False,
         )
         self.now_s = 100.0
         self.progress = 0
@@ -89,7 +99,7 @@ def test_a_site_in_step_asks_for_nothing() -> None:
     assert script.pass_s(3) != [], "also before the first page"
     script.catch_up.finished()
     assert script.pass_s(60) == []
-    script.catch_up.new_master()
+    script.catch_up.new_master(script.now_s)
     assert script.pass_s(3) != []
 
 
@@ -129,3 +139,56 @@ def test_only_a_sync_is_worth_a_line() -> None:
     script = Script()
     script.catch_up.started()
     assert notes(script) == 1
+
+
+class TestDelay:
+    """With db_rep_conf_delayclient."""
+
+    def events(self, script: Script) -> list[str]:
+        return [
+            effect.event if isinstance(effect, Note) else type(effect).__name__
+            for effect in script.out.take()
+            if not isinstance(effect, RoleChanged)
+        ]
+
+    def delayed(self, delay_s: float) -> Script:
+        script = Script(delay_s=delay_s)
+        script.catch_up.new_master(script.now_s)
+        assert self.events(script) == ["sync_delayed"]
+        assert script.catch_up.busy
+        return script
+
+    def test_a_sync_begins_after_its_time(self) -> None:
+        script = self.delayed(5.0)
+        assert script.pass_s(4.9) == []
+        script.catch_up.tick(script.now_s + 0.2, MASTER, 0)
+        assert self.events(script) == ["sync_begun", "SyncNow"]
+        assert script.catch_up.delayed_until_s is None
+
+    def test_without_a_time_it_begins_when_it_is_asked_for(self) -> None:
+        script = self.delayed(0.0)
+        assert script.pass_s(1000) == []
+        assert math.isinf(script.catch_up.delayed_until_s or 0)
+        script.catch_up.sync_now(script.now_s)
+        assert self.events(script) == ["sync_begun", "SyncNow"]
+
+    def test_what_does_not_come_is_begun_again_and_asked_for(self) -> None:
+        script = self.delayed(0.0)
+        script.catch_up.sync_now(script.now_s)
+        script.out.take()
+        script.catch_up.tick(script.now_s + 0.1, MASTER, 0)
+        script.catch_up.tick(script.now_s + 2, MASTER, 0)
+        assert self.events(script) == ["SyncNow", "AskAgain"]
+
+    def test_the_next_master_delays_anew_and_being_master_ends_it(self) -> None:
+        script = self.delayed(5.0)
+        script.now_s += 4
+        script.catch_up.new_master(script.now_s)
+        assert script.catch_up.delayed_until_s == script.now_s + 5
+        script.catch_up.finished()
+        assert not script.catch_up.busy
+
+    def test_otherwise_nothing_waits(self) -> None:
+        script = Script()
+        script.catch_up.new_master(script.now_s)
+        assert self.events(script) == []

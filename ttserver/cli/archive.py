@@ -1,4 +1,4 @@
-"""`ttserver archive`: which log files may go, and why each of the others is kept."""
+"""`ttserver archive`: which log files may go, and why others stay. `ttserver sync`: begin now."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -13,8 +13,19 @@ from ttserver.summary import bytes_text
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
+    """Add these commands to the program."""
     app.command("archive")(_archive)
+    app.command("sync")(_sync)
+
+
+def _sync(ctx: typer.Context, as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """Begin a sync that waits: one that is delayed, or that was given up."""
+    with daemon_of(home_of(ctx, home)) as daemon:
+        answer = daemon.ask("sync")
+    if as_json:
+        print_json(answer)
+    else:
+        console().print(Text(str(answer["done"])), soft_wrap=True)
 
 
 def _archive(
