@@ -34,6 +34,7 @@ from replication.direct import DirectReader
 from replication.held_log import LOG_AND_PAGES, HeldLog
 from replication.link import Link
 from replication.messages import RepType
+from replication.pauses import Pause, Pauses
 from replication.rollback import COMPARING, WOULD_ROLLBACK, Rollback
 from replication.wire import (
     LSN,
@@ -58,6 +59,7 @@ _NEWMASTER: Final = int(RepType.NEWMASTER)
 _WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
+_PAUSE: Final = -3  # in place of an EID: a pause was asked for, here in the order of messages
 _WAKE: Final = -2  # in place of an EID: no message, but the held log may have changed its state
 
 
@@ -145,6 +147,7 @@ class Applier:
         self._taken = 0
         self._full = False
         self._deferred: deque[tuple[int, Frame]] = deque()
+        self._pauses = Pauses()
         self._reached: LSN | None = None
         self._generation = 0
         self._membership_seen = False
@@ -214,6 +217,12 @@ class Applier:
         turns, self._turns_seen = self._turns_seen, self._turns
         return not self._waiting and turns == self._turns
 
+    def pause_at(self, pause: Pause) -> None:
+        """Stop at an LSN, behind what waits now. *Thread:* the loop."""
+        self._pauses.ask(pause)
+        self._queue.put((_PAUSE, (), 0))
+        self._direct.ring()
+
     def _wake(self) -> None:
         """Have the thread look at the held log, behind what waits. *Thread:* any."""
         self._queue.put((_WAKE, (), 0))
@@ -247,6 +256,8 @@ class Applier:
             eid, frames, size = item
             if eid == _WAKE:
                 self._turn()
+            elif eid == _PAUSE:
+                self._begin_pause()
             for frame in frames:
                 if self._stopping:
                     return
@@ -260,6 +271,22 @@ class Applier:
             item = self._queue.get()
         self._acknowledge()
         self._flush_links()
+
+    def _begin_pause(self) -> None:
+        given_up = self._pauses.begin()
+        if given_up is not None:
+            given_up()
+        if self._reached is not None:
+            self._pause_if_there(self._generation, self._reached)
+        else:
+            self._pause_if_there(self.applied_generation, self.applied)
+
+    def _pause_if_there(self, generation: int, reached: LSN) -> None:
+        due = self._pauses.reached(generation, reached)
+        if due is not None:
+            # First what clients of the master wait for.
+            self._acknowledge()
+            due()
 
     def _try(self, eid: int, frame: Frame) -> None:
         try:
@@ -381,14 +408,7 @@ class Applier:
         else:
             return
         if code == db.DB_REP_ISPERM:
-            generation = int.from_bytes(frame[3][20:24])
-            lsn = lsn_from_library(detail)
-            if self._reached is None or generation != self._generation or lsn > self._reached:
-                self._reached = lsn
-            self._generation = generation
-            if self._membership_seen:
-                self._membership_seen = False
-                self._outcomes.membership_logged()
+            self._permanent(int.from_bytes(frame[3][20:24]), lsn_from_library(detail))
         elif code is not None:
             self._answered(code, frame)
 
@@ -398,6 +418,17 @@ class Applier:
             self._outcomes.answered(code, int.from_bytes(frame[4][4:8]) if voted else 0)
         elif code in (db.DB_REP_DUPMASTER, db.DB_REP_JOIN_FAILURE):
             self._outcomes.answered(code)
+
+    def _permanent(self, generation: int, lsn: LSN) -> None:
+        """Everything up to a permanent record is applied."""
+        if self._reached is None or generation != self._generation or lsn > self._reached:
+            self._reached = lsn
+        self._generation = generation
+        if self._pauses.waits:
+            self._pause_if_there(generation, self._reached)
+        if self._membership_seen:
+            self._membership_seen = False
+            self._outcomes.membership_logged()
 
     def _acknowledge(self) -> None:
         """Flush what was applied since the last time, then acknowledge it."""

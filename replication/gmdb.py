@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from berkeleydb import db
 
+from replication import library
 from replication.errors import MembershipError
 from replication.membership import (
     GMDB_DATABASE,
@@ -20,7 +21,6 @@ from replication.membership import (
 )
 
 DEADLOCK_RETRIES_MAX = 20
-HANDLE_REFUSED = "a database handle was refused"  # storage.environment looks for it and says why
 
 
 def read(env: db.DBEnv, generation: int) -> Membership | None:
@@ -32,7 +32,7 @@ def read(env: db.DBEnv, generation: int) -> Membership | None:
         MembershipError: a record makes no sense.
         db.DBError: the library refused.
     """
-    handle = _new_handle(env)
+    handle = library.new_handle(env)
     try:
         handle.open(
             GMDB_FILE, dbname=GMDB_DATABASE, dbtype=db.DB_BTREE, flags=db.DB_THREAD | db.DB_RDONLY
@@ -43,16 +43,6 @@ def read(env: db.DBEnv, generation: int) -> Membership | None:
     finally:
         handle.close()
     return decode_gmdb(items, generation) if items else None
-
-
-def _new_handle(env: db.DBEnv) -> db.DB:
-    """Make a handle; a refusal is marked, for the environment must not be closed after it."""
-    env.txn_stat()  # raises when the library needs recovery, mostly before the next line would
-    try:
-        return db.DB(env)
-    except db.DBError:
-        env.set_private(HANDLE_REFUSED)
-        raise
 
 
 def write(env: db.DBEnv, steps: tuple[Membership, ...], generation: int) -> Membership:
@@ -91,7 +81,7 @@ def _write_one(env: db.DBEnv, old: Membership | None, new: Membership) -> None:
             code="membership_missing",
             hint="start this site again; a master makes the database at its start.",
         )
-    handle = _new_handle(env)
+    handle = library.new_handle(env)
     txn = env.txn_begin()
     try:
         handle.open(

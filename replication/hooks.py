@@ -1,13 +1,33 @@
-"""Whom the replication manager tells outside of its package."""
+"""What the manager needs of the program around it: the environment's owner, and whom to tell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from berkeleydb import db
 
 from replication.handover_work import Writers
+from replication.library_work import Calls
 from replication.wire import LSN
+
+
+class Stoppable(Protocol):
+    """A thread of the environment."""
+
+    def stop(self) -> None: ...
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+class Library(Protocol):
+    """What the manager needs of the environment's owner (storage.environment.Environment)."""
+
+    @property
+    def env(self) -> db.DBEnv: ...
+    def worker(self, name: str) -> Calls: ...
+    def adopt(self, thread: Stoppable) -> None: ...
 
 
 @dataclass(slots=True)

@@ -151,6 +151,17 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("ack_recovered", "writes meet the policy again", "failed"),
     ),
     **_group(
+        "comparison",
+        ("compare_started", "this master compares its databases with others'", "sites"),
+        ("compare_left_out", "a site was not compared, or not to the end", "site why"),
+        ("compare_difference", "a site differs from this master", "site database key what lsn"),
+        (
+            "compare_finished",
+            "what came of it",
+            "identical lsn records seconds longest_pause_ms",
+        ),
+    ),
+    **_group(
         "alarm",
         ("alarm_raised", "something needs the operator", "alarm why hint"),
         ("alarm_cleared", "it is over", "alarm seconds"),

@@ -26,6 +26,7 @@ _NOBODY_EID: Final = 0x7FFF_0000
 # with the few records of files that were opened and closed behind it.
 _PERMANENT_RECORDS: Final = frozenset({10, 11, 13})
 _LOOK_BACK_MAX: Final = 10_000
+HANDLE_REFUSED: Final = "a database handle was refused"  # storage.environment says why
 STATUS_CLIENT: Final = db.DB_REP_CLIENT
 STATUS_MASTER: Final = db.DB_REP_MASTER
 
@@ -67,6 +68,16 @@ def standing(env: db.DBEnv) -> LogStanding:
     # The library writes down the generation of its next election before it votes in one.
     vote = stat["egen"] - 1 if stat["egen"] > stat["gen"] + 1 else None
     return LogStanding(stat["gen"], last, permanent, vote)
+
+
+def new_handle(env: db.DBEnv) -> db.DB:
+    """Make a handle; a refusal is marked, for the environment must not be closed after it."""
+    env.txn_stat()  # raises when the library needs recovery, mostly before the next line would
+    try:
+        return db.DB(env)
+    except db.DBError:
+        env.set_private(HANDLE_REFUSED)
+        raise
 
 
 def start_client(env: db.DBEnv) -> None:

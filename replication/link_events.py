@@ -11,6 +11,8 @@ from replication import bodies, wire
 from replication.acks import AckTable
 from replication.apply import Applier
 from replication.bodies import Standing
+from replication.comparisons import CODES as COMPARE_CODES
+from replication.comparisons import Comparisons
 from replication.core import Core
 from replication.errors import RemoteProtocolError
 from replication.hub import Hub
@@ -24,6 +26,7 @@ from replication.peer_events import (
     HandoverSaid,
     Heartbeat,
     MembershipShared,
+    OwnMessage,
     ParametersChanged,
     Rejected,
     RequestReceived,
@@ -70,13 +73,15 @@ class LinkEvents:
         self._on_acked = on_acked
         self._on_wiped = on_wiped
         self._hub: Hub
+        self._comparisons: Comparisons
         self._performer: Performer
         self._stopping = False
         self._early: dict[int, tuple[int, LSN]] = {}
 
-    def attach(self, hub: Hub, performer: Performer) -> None:
+    def attach(self, hub: Hub, performer: Performer, comparisons: Comparisons) -> None:
         """Give it the parts that are made after it."""
         self._hub = hub
+        self._comparisons = comparisons
         self._performer = performer
 
     def stop(self) -> None:
@@ -232,7 +237,13 @@ class LinkEvents:
             case HandoverSaid(code, word):
                 self._core.handover.heard(now_s, link.number, code, word)
             case _:
-                log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
+                self._on_other(link, event)
+
+    def _on_other(self, link: Link, event: Event) -> None:
+        if isinstance(event, OwnMessage) and event.code in COMPARE_CODES:
+            self._comparisons.heard(link, event.code, event.body)
+        else:
+            log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
 
     def acked(self, link: Link, generation: int, lsn: LSN) -> None:
         """A released link brought an acknowledgement, the most frequent message of all."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from berkeleydb import db
 
@@ -27,12 +27,13 @@ from replication.apply import Applier
 from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
 from replication.coldstart import Decision, Start
+from replication.comparisons import Comparisons
 from replication.core import Core
 from replication.handover_work import HandoverWork
 from replication.held_log import HeldLog
 from replication.holdings import LogNeed
 from replication.holdings_notes import note_holdings
-from replication.hooks import Hooks
+from replication.hooks import Hooks, Library
 from replication.hub import Hub, later
 from replication.journal import Journal
 from replication.library_work import Calls, LibraryWork
@@ -61,23 +62,6 @@ LATE_S = 10 * TICK_S  # the process stood still for so long: what came meanwhile
 JOURNAL_CHECK_S = 1.0  # the library writes into the journal too, past its size limit
 HOLDINGS_S = 0.5  # log files are removed at most this often; what a site has grows meanwhile
 MEMORY_SAVE_S = 1.0  # the stable LSN is written at most this often
-
-
-class Stoppable(Protocol):
-    """A thread of the environment."""
-
-    def stop(self) -> None: ...
-    def join(self, timeout: float | None = None) -> None: ...
-    def is_alive(self) -> bool: ...
-
-
-class Library(Protocol):
-    """What the manager needs of the environment's owner (storage.environment.Environment)."""
-
-    @property
-    def env(self) -> db.DBEnv: ...
-    def worker(self, name: str) -> Calls: ...
-    def adopt(self, thread: Stoppable) -> None: ...
 
 
 class Manager:
@@ -114,6 +98,7 @@ class Manager:
         self.hooks = hooks
         self.core: Core
         self.applier: Applier
+        self.comparisons: Comparisons
         self.site_changes: SiteChanges
         self.switchover: Switchover
         self.table = AckTable(0)
@@ -285,7 +270,10 @@ class Manager:
         self._performer = Performer(self.core, means, self._changed)
         self.site_changes = SiteChanges(self.core, self._hub, self._performer)
         self.switchover = Switchover(self.core, handover, self._performer)
-        self._link_events.attach(self._hub, self._performer)
+        self.comparisons = Comparisons(
+            loop, env, library_, self.applier, self.core, self._hub, self.journal
+        )
+        self._link_events.attach(self._hub, self._performer, self.comparisons)
         upcalls.attach(self._hub, self.applier, work, membership, self._performer)
         self._upcalls = upcalls
 
@@ -301,6 +289,7 @@ class Manager:
         self._note_holdings()
         self.pending.fail_all("the site is stopping")
         self._link_events.stop()
+        self.comparisons.stop()
         self._hub.stop()
         await self._tasks.stop()
         # By the thread that saved it before: two at once would damage the file.

@@ -73,6 +73,14 @@ class OwnCode(IntEnum):
     HANDOVER_REFUSED = 0x123  # ready, its answer, or that to HANDOVER_TAKE: no, with the reason
     HANDOVER_TAKE = 0x124  # ready, to the target: this site stepped down, take over
 
+    # ready, master to a replicant and back: are the two identical? See `replication.compare`
+    COMPARE_BEGIN = 0x150
+    COMPARE_PREPARE = 0x151
+    COMPARE_ANSWER = 0x152  # to either
+    COMPARE_AT = 0x153
+    COMPARE_DIGEST = 0x154  # its answer
+    COMPARE_END = 0x155
+
 
 TTSERVER_CODES_FROM: Final = 0x100
 """OWN codes from here on belong to ttserver."""

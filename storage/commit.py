@@ -168,6 +168,7 @@ class Committer:
         self._held = False
         self._ident = -1
         self._permanent: Lsn | None = None
+        self._after: Callable[[Lsn], None] | None = None
         self.watches = Watches()
         self.commits = 0
         self.writes = 0
@@ -237,6 +238,14 @@ class Committer:
             self._permanent = lsn
         elif self._tail is not None:
             self._tail.own(lsn)
+
+    def call_behind(self, call: Callable[[Lsn], None]) -> None:
+        """Call with the LSN of this commit before the next transaction begins; once for a commit.
+
+        *Thread:* the one that commits: a `work` asks for it as its last act, each time it runs.
+        `call` runs there as well, with every write waiting for it, and must not raise.
+        """
+        self._after = call
 
     def stop(self) -> None:
         """End after the transaction under way; what is queued fails with `TRYAGAIN`."""
@@ -349,12 +358,15 @@ class Committer:
             else:
                 self.biggest_batch = max(self.biggest_batch, len(batch.writes))
                 self._deliver(batch)
+                if self._after is not None and batch.lsn is not None:
+                    self._after(batch.lsn)
                 return len(batch.writes)
             break
         return len(writes)
 
     def _attempt(self, writes: list[Write], *, careful: bool) -> Batch:
         """Run and commit one transaction, or raise and have written nothing."""
+        self._after = None
         self.changes.begin()
         self._take_permanent()
         txn = self._environment.env.txn_begin()

@@ -107,6 +107,23 @@ class Keyspace:
         self._note((self._file, key, None))
         return True
 
+    def touch(self, txn: db.DBTxn, bytes_max: int, among: int) -> bool:
+        """Write one of the first `among` values over with itself, if one is short enough."""
+        cursor = self._handle().cursor(txn)
+        try:
+            item = cursor.first()
+            for _ in range(among):
+                if item is None:
+                    return False
+                key, value = item
+                if len(key) + len(value) <= bytes_max:
+                    cursor.put(key, value, db.DB_CURRENT)
+                    return True
+                item = cursor.next()
+        finally:
+            cursor.close()
+        return False
+
     def keys(self, txn: db.DBTxn, after: bytes | None, limit: int) -> list[bytes]:
         """At most `limit` keys greater than `after`, ascending; None starts at the first."""
         found: list[bytes] = []

@@ -15,6 +15,7 @@ from berkeleydb import db
 
 from storage.passwords import hash_password
 from storage.users import Role, UserRecord, is_user_name, new_record
+from ttserver.compare_operation import CompareOperation
 from ttserver.control import Handler, Send
 from ttserver.control_client import ControlError
 from ttserver.engine import Engine, WriteOutcome
@@ -47,6 +48,7 @@ class Operations:
             "sites": self._sites,
             **GroupOperations(self._engine, self._status_now, self._must_be_open).handlers(),
             **LogOperations(self._engine, self._must_be_open).handlers(),
+            **CompareOperation(self._engine, self._must_be_open).handlers(),
             **RollbackOperations(self._engine, self._must_be_open).handlers(),
             "user-check": self._user_check,
             "user-add": self._user_add,

@@ -18,6 +18,7 @@ import msgspec
 KINDS: Final = (
     "opening",
     "failed",
+    "differs",
     "fenced",
     "removed",
     "rollback",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from replication.acks import can_be_met, policy_lsn
+from replication.comparisons import HINT as DIFFERS_HINT
 from replication.phase import Phase
 from replication.sites import SiteState
 from replication.wire import LSN
@@ -88,6 +89,7 @@ def _waits(engine: Engine) -> Iterator[Wait]:
     if manager.core.is_master:
         yield from _acks(engine, manager)
         yield from log_waits(engine.must_have_site().log_keeping)
+        yield from _differing(manager)
     yield from _sites(manager)
 
 
@@ -218,6 +220,19 @@ def _acks(engine: Engine, manager: Manager) -> Iterator[Wait]:
             f"writes were not acknowledged in time: {shortfall}",
             "look at the disk and the CPU of the sites that are missing.",
             progress=reached,
+        )
+
+
+def _differing(manager: Manager) -> Iterator[Wait]:
+    """What `ttserver compare` found and nobody has put right yet."""
+    for site, what in manager.comparisons.differing.items():
+        yield Wait(
+            "differs",
+            f"{site} differs from this master: {what}",
+            DIFFERS_HINT,
+            subject=site,
+            alarm_at_once=True,
+            told=True,
         )
 
 

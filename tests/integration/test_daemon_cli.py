@@ -245,6 +245,19 @@ def test_status_json_has_the_promised_keys(pair: tuple[Site, Site]) -> None:
     assert master.address in replicant.cli("sites").stdout
 
 
+def test_compare_for_programs(pair: tuple[Site, Site]) -> None:
+    master, replicant = pair
+    wait_for("it is connected", lambda: master.json("sites")[0]["acked_lsn"])
+    done = master.cli("compare", "--json", "--pause", "1000", "--share", "100")
+    report = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert report["identical"] is True
+    (site,) = report["sites"]
+    assert (site["site"], site["compared"]) == (replicant.address, True)
+    assert {one["database"] for one in report["databases"]} >= {"keys.db", "users.db"}
+    assert report["lsn"] <= master.json("status")["lsn"]
+
+
 def test_an_alarm_is_an_exit_status_of_its_own_until_it_is_over(sites: Sites) -> None:
     master, replicant = sites("master"), sites("replicant")
     master.init("master", replicant)

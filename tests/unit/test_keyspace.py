@@ -71,6 +71,16 @@ def test_any_bytes_are_a_key(full: Opened, txn: db.DBTxn, key: bytes) -> None:
     assert full.keyspace.keys(txn, None, 100) == [each for each in KEYS if each != key]
 
 
+def test_a_touch_is_logged_and_changes_nothing(full: Opened) -> None:
+    before = full.environment.log_end()
+    with full.txn() as txn:
+        records = full.keyspace.range(txn, None, None, limit=100)
+        assert full.keyspace.touch(txn, 100, 1)
+        assert full.keyspace.range(txn, None, None, limit=100) == records
+        assert not full.keyspace.touch(txn, 1, 100), "all are longer"
+    assert full.environment.log_end() > before
+
+
 @pytest.mark.parametrize("after", [None, *KEYS, b"\0\0\0", b"aaa", b"\xff\xff\xff"])
 @pytest.mark.parametrize("limit", [0, 1, 3, 100])
 def test_keys_behind_a_key(full: Opened, txn: db.DBTxn, after: bytes | None, limit: int) -> None:

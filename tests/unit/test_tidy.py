@@ -29,6 +29,8 @@ SANS_IO = (
     "replication/acks.py",
     "replication/membership.py",
     "replication/election.py",
+    "replication/compare.py",
+    "replication/pauses.py",
     "replication/hold.py",
     "ttserver/resp.py",
 )

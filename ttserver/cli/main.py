@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ttserver import __version__
-from ttserver.cli import archive, group, live, promote, rollback, service, users
+from ttserver.cli import archive, comparing, group, live, promote, rollback, service, users
 from ttserver.cli.frame import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -35,6 +35,7 @@ live.register(app)
 group.register(app)
 promote.register(app)
 archive.register(app)
+comparing.register(app)
 rollback.register(app)
 users.register(app)
 
