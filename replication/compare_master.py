@@ -274,7 +274,7 @@ class Comparison:
         done = await self._stop_everywhere(self._number, wanted, scouted, pace)
         done.theirs = await self._collect(awaited)
         for digest in (done.own.digest, *done.theirs.values()):
-            self.report.paused(digest.pause_us / 1e6)
+            self.report.paused(digest.pause_us / 1e6, self._options.pause_s_max)
         longest_s = max(
             digest.pause_us / 1e6 for digest in (done.own.digest, *done.theirs.values())
         )

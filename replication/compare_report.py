@@ -63,6 +63,7 @@ class Report(msgspec.Struct):
             of its own, from `first_lsn` to `lsn`.
         time: when the last range was compared, UTC.
         stops: how often each site stood still for a range, repeats included.
+        late_stops: of these, how many took longer than they may: the machine was busy with others.
         repeats: of these, how often a range had to be done again.
         bytes_total: size of all database files, for an idea of how far it is.
         left_out: databases that cannot be compared, with the reason.
@@ -76,6 +77,7 @@ class Report(msgspec.Struct):
     time: str | None = None
     seconds: float = 0.0
     stops: int = 0
+    late_stops: int = 0
     repeats: int = 0
     longest_pause_ms: float = 0.0
     mean_pause_ms: float = 0.0
@@ -98,9 +100,10 @@ class Report(msgspec.Struct):
         self.first_lsn = self.first_lsn or self.lsn
         self.time = datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds")
 
-    def paused(self, pause_s: float) -> None:
+    def paused(self, pause_s: float, pause_s_max: float) -> None:
         """A site stood still for so long."""
         self.stops += 1
+        self.late_stops += pause_s > pause_s_max
         ms = pause_s * 1000
         self.longest_pause_ms = round(max(self.longest_pause_ms, ms), 3)
         self.mean_pause_ms = round(self.mean_pause_ms + (ms - self.mean_pause_ms) / self.stops, 3)

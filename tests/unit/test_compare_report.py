@@ -26,8 +26,8 @@ def report(*sites: SiteReport) -> Report:
     made = Report(3, list(sites), databases=[DatabaseReport("keys.db", 700, 12_000, 4)])
     made.seen_at(LSN(1, 50), 1_800_000_000.0)
     made.seen_at(LSN(1, 90), 1_800_000_001.5)
-    made.paused(0.004)
-    made.paused(0.008)
+    made.paused(0.004, 0.020)
+    made.paused(0.008, 0.020)
     made.sum_up(2.5)
     return made
 
@@ -54,6 +54,8 @@ def test_identical() -> None:
         "  2 stops, the longest 8.0 ms, on average 6.0 ms; 2.5 s",
     ]
     assert (made.first_lsn, made.lsn) == ((1, 50), (1, 90))
+    made.paused(0.030, 0.020)
+    assert text(made)[-1] == "  3 stops, 1 too long, the longest 30.0 ms, on average 14.0 ms; 2.5 s"
 
 
 def test_what_was_not_compared_is_named_and_proves_nothing() -> None:

@@ -87,10 +87,11 @@ def lines_of(report: dict[str, Any]) -> list[Text]:
         lines.append(Text(f"  {one['database']}: {amount}"))
     lines += [Text(f"  {name} was left out: {why}", "yellow") for name, why in report["left_out"]]
     if report["stops"]:
+        late = f", {report['late_stops']} too long" if report["late_stops"] else ""
         lines.append(
             Text(
-                f"  {report['stops']} stops, the longest {report['longest_pause_ms']:.1f} ms, on"
-                f" average {report['mean_pause_ms']:.1f} ms; {seconds_text(report['seconds'])}",
+                f"  {report['stops']} stops{late}, the longest {report['longest_pause_ms']:.1f} ms,"
+                f" on average {report['mean_pause_ms']:.1f} ms; {seconds_text(report['seconds'])}",
                 "dim",
             )
         )
