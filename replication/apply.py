@@ -56,7 +56,7 @@ _START_SYNC: Final = int(RepType.START_SYNC)
 _VERIFY_REQ: Final = int(RepType.VERIFY_REQ)
 _VOTE1: Final = int(RepType.VOTE1)
 _NEWMASTER: Final = int(RepType.NEWMASTER)
-_WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE})
+_WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE, RepType.VOTE2})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
 _PAUSE: Final = -3  # in place of an EID: a pause was asked for, here in the order of messages
@@ -85,8 +85,8 @@ class Outcomes(Protocol):
     def master_heard(self, eid: int) -> None:
         """A site said that it is master; whether the library believes it is to be asked."""
 
-    def sync_message(self, kind: int, record: bytes) -> None:
-        """A page or a file list was received."""
+    def passing(self, eid: int, kind: int, record: bytes) -> None:
+        """A page, a file list or a vote for this site was received."""
 
     def membership_logged(self) -> None:
         """A native master's membership change was applied."""
@@ -376,7 +376,7 @@ class Applier:
             self._outcomes.master_heard(eid)
             return
         elif kind in _WATCHED:
-            self._outcomes.sync_message(kind, frame[4])
+            self._outcomes.passing(eid, kind, frame[4])
         if kind in COMPARING:
             with self.rollback.around(control):
                 self._process(eid, frame)

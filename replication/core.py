@@ -474,7 +474,7 @@ class Core:
         """This site won."""
         if self.phase is not Phase.FOLLOWING:
             return  # promoted meanwhile, or it must not be master; the others vote again
-        self._out.note("election_won", priority=self.settings.priority)
+        self._out.note("election_won", priority=self.settings.priority, votes=self.elections.votes)
         self.take_over(0)
 
     def election_over(self, now_s: float, outcome: str) -> None:

@@ -87,6 +87,16 @@ class Elections:
         self._invited_nsites = 0
         self._voted = False
         self._had_master = False
+        self._voters: set[int] = set()
+
+    @property
+    def votes(self) -> int:
+        """Votes for this site in the election it called last, its own included."""
+        return 1 + len(self._voters)
+
+    def vote_came(self, eid: int) -> None:
+        """A site voted for this one."""
+        self._voters.add(eid)
 
     def call_at(self, when_s: float | None) -> None:
         """Call one then; None: there is no need of one."""
@@ -155,6 +165,7 @@ class Elections:
         self._called_s = now_s
         self.under_way = self._voted = True
         self._due_s = None
+        self._voters.clear()
         self._out.note("election_called", nsites=numbers.nsites, nvotes=numbers.nvotes)
         self._out.do(Elect(*numbers, timeout_s, whole_s))
         self._out.do(RoleChanged())

@@ -25,7 +25,7 @@ ROWS_MAX: Final = 64
 READ_BACK_BYTES_MAX: Final = 8 * 1024 * 1024
 _BLOCK_BYTES: Final = 256 * 1024
 # What a site waits for in between is no change; the journal tells it.
-_LEFT_OUT: Final = frozenset({"waiting"})
+_LEFT_OUT: Final = frozenset({"waiting", "log_released"})
 HISTORY_EVENTS: Final = frozenset(
     name
     for name, event in EVENTS.items()
@@ -68,7 +68,7 @@ def row_of(line: Line) -> HistoryRow | None:
     if line.event not in HISTORY_EVENTS:
         return None
     facts = {name: text for name, text in line.facts.items() if text != "-"}
-    master = facts.get("master")
+    master = facts.get("master", facts.get("to"))
     if master is None and line.event in _SELF_MASTER:
         master = line.site
     generation = facts.get("generation", facts.get("generation_above"))

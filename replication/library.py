@@ -5,6 +5,7 @@ Each function runs on a thread of the environment, never in the event loop and n
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from replication.wire import LSN, LSN_ZERO, lsn_from_library
 
 REP_VERSION: Final = 7
 LOG_VERSION: Final = 19
+_CAME: Final = re.compile(r"recvd (\d+) of (\d+)")  # votes, in the library's words
 _CONTROL: Final = struct.Struct(">9I")
 _EGEN: Final = struct.Struct(">I")
 # A sender that is no site: the message below is this site's own word for what members told it.
@@ -154,8 +156,10 @@ def elect(env: db.DBEnv, nsites: int, nvotes: int, timeout_s: float) -> str:
     try:
         env.rep_set_timeout(db.DB_REP_ELECTION_TIMEOUT, round(timeout_s * 1e6))
         env.rep_elect(nsites, nvotes)
-    except db.DBRepUnavailError:
-        return "no master was elected: too few sites answered in time"
+    except db.DBRepUnavailError as error:
+        came = _CAME.search(str(error.args[-1]))
+        votes = f"{came[1]} of {came[2]} votes came" if came else "too few sites answered"
+        return f"no master was elected: {votes} in time"
     except db.DBError as error:
         return f"the election failed: {error.args[-1]}"
     return DECIDED

@@ -20,6 +20,7 @@ from replication.messages import OwnCode
 from replication.outreach import Outreach
 from replication.requests import Requests
 from replication.tasks import Tasks
+from replication.wire import LSN
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Performer:
                 self._release(number)
                 return True
             case effects.Note(event, facts):
-                self._means.journal.write(event, **facts)
+                self._means.journal.write(event, **facts, **self._own_facts(event))
                 log.info("replication %s %s", event, facts)
             case effects.SaveMemory(kept):
                 self._means.save_memory(kept)
@@ -117,6 +118,21 @@ class Performer:
             case _:
                 self._do_in_library(effect)
         return False
+
+    def _own_facts(self, event: str) -> dict[str, object]:
+        """What the journal says of this site beside some events, and the core does not."""
+        match event:
+            case "election_called":
+                return {"priority": self._core.settings.priority, "lsn": self._lsn()}
+            case "election_won" | "became_master" | "new_master":
+                return {"lsn": self._lsn()}
+            case "master_lost":
+                return {"generation": self._core.generation, "lsn": self._lsn()}
+            case _:
+                return {}
+
+    def _lsn(self) -> LSN:
+        return self._means.standing().last_lsn
 
     def _reach_out(self, effect: effects.Probe | effects.Join | effects.Dial) -> None:
         outreach, spawn = self._means.outreach, self._means.tasks.spawn

@@ -104,9 +104,11 @@ class Upcalls:
         """A site says that it is master. *Thread:* apply."""
         later(self._loop, self._on_master_heard, eid)
 
-    def sync_message(self, kind: int, record: bytes) -> None:
-        """A page or a file list came. *Thread:* apply."""
-        if kind == RepType.PAGE:
+    def passing(self, eid: int, kind: int, record: bytes) -> None:
+        """A page, a file list or a vote came. *Thread:* apply."""
+        if kind == RepType.VOTE2:
+            later(self._loop, self._core.elections.vote_came, eid)
+        elif kind == RepType.PAGE:
             self._syncs.page_received(len(record))
         else:
             self._syncs.list_received(self._loop.time(), record)

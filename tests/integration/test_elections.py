@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from replication.history import HistoryRow
 from tests.support.engines import EngineSite, EngineSites, fast, sites
 from tests.support.environments import soon
 
@@ -43,6 +44,35 @@ async def master_of(made: list[EngineSite]) -> EngineSite:
     return leading()[0]
 
 
+def check_history(first: EngineSite, new: EngineSite, other: EngineSite) -> None:
+    """Both remember the loss and the election: votes, LSNs, priorities."""
+    last = done_by(first)
+    for site in (new, other):
+        lost, called = rows(site, "master_lost")[-1], rows(site, "election_called")[-1]
+        assert (lost.master, lost.generation) == (str(first.address), last)
+        assert (called.nsites, called.nvotes, called.priority) == (2, 2, 1)
+        assert lost.lsn is not None
+        assert called.lsn == lost.lsn
+    won, leads = rows(new, "election_won")[-1], rows(new, "became_master")[-1]
+    assert (won.votes, won.priority, won.master) == (2, 1, str(new.address))
+    assert leads.generation == new.engine.generation > last
+    assert leads.lsn is not None
+    follows = rows(other, "new_master")[-1]
+    assert (follows.master, follows.generation) == (str(new.address), leads.generation)
+    assert rows(other, "election_won") == []
+
+
+def rows(site: EngineSite, event: str) -> list[HistoryRow]:
+    return [row for row in site.engine.status().history if row.event == event]
+
+
+def done_by(site: EngineSite) -> int:
+    """The generation in which a site that is stopped led."""
+    (row,) = [row for row in site.journal.history.rows if row.event == "became_master"]
+    assert row.generation is not None
+    return row.generation
+
+
 async def test_the_others_elect_and_lose_nothing(sites: EngineSites) -> None:
     group = await started(sites.group(3, lines=[QUORUM], electable=True))
     first = group[0]
@@ -59,6 +89,7 @@ async def test_the_others_elect_and_lose_nothing(sites: EngineSites) -> None:
         assert site.events.count(" election_called ") == 1
         await soon("log passes again", partial(told, site, "log_released"))
     assert await other.read(b"after") == b"value"
+    check_history(first, new, other)
     await first.start()
     await linked(new, [other, first])
     assert (await new.write(b"again")).perm_failed is None

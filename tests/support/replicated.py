@@ -95,7 +95,7 @@ class Told:
     def master_heard(self, eid: int) -> None:
         self.masters.append(eid)
 
-    def sync_message(self, kind: int, record: bytes) -> None:
+    def passing(self, eid: int, kind: int, record: bytes) -> None:
         self.syncs.append(kind)
 
     def membership_logged(self) -> None:
