@@ -76,10 +76,11 @@ class SiteAck:
 class AckTable:
     """The highest LSN acknowledged by each site in this site's generation."""
 
-    __slots__ = ("_acked", "generation", "ignored_count")
+    __slots__ = ("_acked", "generation", "ignored_count", "recorded_count")
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
+        self.recorded_count = 0
         self.ignored_count = 0  # acks of another generation, or older than what was known
         self._acked: dict[int, LSN] = {}
 
@@ -94,6 +95,7 @@ class AckTable:
             self.ignored_count += 1
             return False
         self._acked[eid] = lsn
+        self.recorded_count += 1
         return True
 
     def acked(self, eid: int) -> LSN | None:
@@ -186,8 +188,8 @@ def can_be_met(
     lsn: LSN | None = None,
     *,
     two_site_strict: bool = True,
-) -> str | None:
-    """Tell why a policy can't be met now, so that nobody waits for the time-out in vain.
+) -> bool:
+    """Tell whether the connected sites could meet a policy, so that nobody waits in vain.
 
     Args:
         policy: the ack policy.
@@ -195,36 +197,61 @@ def can_be_met(
         lsn: the write in question: a site that holds it counts although its link is gone.  None
             for a write to come.
         two_site_strict: db_repmgr_conf_2site_strict.
-
-    Returns:
-        None if the connected sites could meet it, else the reason in words.
     """
     hopeful = [replace(site, acked=_at_best(site, lsn)) for site in sites]
-    if policy_lsn(policy, hopeful, two_site_strict=two_site_strict) is not None:
-        return None
-    concerned = _concerned(policy_after_timeout(policy), sites)
-    missing = [site for site in concerned if _at_best(site, lsn) is None]
-    needed = _requirement(policy, sites, two_site_strict=two_site_strict)
-    return f"{policy.name} needs {needed}; not connected: {_names(missing)}"
+    return policy_lsn(policy, hopeful, two_site_strict=two_site_strict) is not None
 
 
-def describe_shortfall(
-    policy: AckPolicy, sites: Sequence[SiteAck], lsn: LSN, *, two_site_strict: bool = True
-) -> str:
-    """Say who acknowledged a write and who did not, for PERMFAILED and the journal."""
-    concerned = _concerned(policy, sites)
-    holders = [site for site in concerned if _holds(site, lsn)]
-    late = [site for site in concerned if not _holds(site, lsn)]
-    behind = [
-        f"{site} ({'at ' + str(site.acked) if site.acked else 'nothing yet'}"
-        f"{'' if site.connected else ', not connected'})"
-        for site in late
-    ]
-    needed = _requirement(policy, sites, two_site_strict=two_site_strict)
-    return (
-        f"{policy.name} needs {needed}; {lsn} acknowledged by {_names(holders)};"
-        f" missing: {', '.join(behind) or 'none'}"
-    )
+def survives_election(
+    policy: AckPolicy, sites: Sequence[SiteAck], *, two_site_strict: bool = True
+) -> bool:
+    """Tell whether whoever a majority elects has every write that met the policy.
+
+    Only electable holders can save a write: the others vote, but never win.  n // 2 + 1 votes
+    leave room for (n - 1) // 2 sites that do not vote; with fewer electable holders besides the
+    lost master, the rest can elect a site without the write, if one of them is electable.
+
+    Returns:
+        True also when nobody else is electable: then there is no election to lose it in.
+    """
+    electable = len(_awaited_peers(sites))
+    quorum = quorum_size(len(sites) + 1, two_site_strict=two_site_strict)
+    if electable == 0:
+        return True
+    if policy is AckPolicy.NONE:
+        return False
+    if policy in (AckPolicy.ONE, AckPolicy.ONE_PEER):
+        any_site = policy is AckPolicy.ONE and electable < len(_awaited(sites))
+        fewest = 0 if any_site else 1
+        return fewest >= min(quorum, electable)
+    return True
+
+
+def requirement(policy: AckPolicy, sites: Sequence[SiteAck], *, two_site_strict: bool) -> str:
+    """Say in words whom a policy needs in this group."""
+    if policy in (AckPolicy.QUORUM, AckPolicy.ALL_AVAILABLE):
+        size = quorum_size(len(sites) + 1, two_site_strict=two_site_strict)
+        electable = len(_awaited_peers(sites))
+        peers = f"{min(size, electable)} of {electable} electable sites"
+        return peers if policy is AckPolicy.QUORUM else f"all connected sites and {peers}"
+    return {
+        AckPolicy.ALL: f"all {len(_awaited(sites))} other sites",
+        AckPolicy.ALL_PEERS: f"all {len(_awaited_peers(sites))} electable sites",
+        AckPolicy.ONE: "one site",
+        AckPolicy.ONE_PEER: "one electable site",
+        AckPolicy.NONE: "nobody",
+    }[policy]
+
+
+def concerned(policy: AckPolicy, sites: Sequence[SiteAck]) -> list[SiteAck]:
+    """Return the sites whose acknowledgement matters to a policy."""
+    peers_only = policy in (AckPolicy.ALL_PEERS, AckPolicy.ONE_PEER, AckPolicy.QUORUM)
+    return _awaited_peers(sites) if peers_only else _awaited(sites)
+
+
+def holds(site: SiteAck, lsn: LSN) -> bool:
+    """Tell whether the site acknowledged a write."""
+    return site.acked is not None and site.acked >= lsn
 
 
 # --- the parts of the rules --------------------------------------------------------------------
@@ -268,36 +295,7 @@ def _highest(one: LSN | None, other: LSN | None) -> LSN | None:
     return max(one, other)
 
 
-def _holds(site: SiteAck, lsn: LSN) -> bool:
-    return site.acked is not None and site.acked >= lsn
-
-
 def _at_best(site: SiteAck, lsn: LSN | None) -> LSN | None:
     """Return what the site may acknowledge if all goes well."""
-    holds = site.connected or (lsn is not None and _holds(site, lsn))
-    return LSN_MAX if holds else None
-
-
-def _concerned(policy: AckPolicy, sites: Sequence[SiteAck]) -> list[SiteAck]:
-    """Return the sites whose acknowledgement matters to a policy."""
-    peers_only = policy in (AckPolicy.ALL_PEERS, AckPolicy.ONE_PEER, AckPolicy.QUORUM)
-    return _awaited_peers(sites) if peers_only else _awaited(sites)
-
-
-def _requirement(policy: AckPolicy, sites: Sequence[SiteAck], *, two_site_strict: bool) -> str:
-    if policy in (AckPolicy.QUORUM, AckPolicy.ALL_AVAILABLE):
-        size = quorum_size(len(sites) + 1, two_site_strict=two_site_strict)
-        electable = len(_awaited_peers(sites))
-        peers = f"{min(size, electable)} of {electable} electable sites"
-        return peers if policy is AckPolicy.QUORUM else f"all connected sites and {peers}"
-    return {
-        AckPolicy.ALL: f"all {len(_awaited(sites))} other sites",
-        AckPolicy.ALL_PEERS: f"all {len(_awaited_peers(sites))} electable sites",
-        AckPolicy.ONE: "one site",
-        AckPolicy.ONE_PEER: "one electable site",
-        AckPolicy.NONE: "nobody",
-    }[policy]
-
-
-def _names(sites: Iterable[SiteAck]) -> str:
-    return ", ".join(map(str, sites)) or "none"
+    able = site.connected or (lsn is not None and holds(site, lsn))
+    return LSN_MAX if able else None

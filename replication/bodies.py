@@ -8,6 +8,9 @@
     SITE_STANDING              see `Standing`
     STABLE_LSN                 generation u32, file u32, offset u32
     HANDOVER_*                 generation u32, file u32, offset u32, reason in UTF-8 to the end
+    GENERATIONS                for each, to the end: generation u32, beginning: file u32,
+                               offset u32, last commit before it: file u32, offset u32 (0, 0 when
+                               that is not known)
 
     site record                host, port u16, status u32
     host                       length u32 (with NUL), text, NUL
@@ -21,10 +24,12 @@ Source: the library's repmgr message formats, version 4.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from replication.errors import LocalProtocolError, RemoteProtocolError
-from replication.wire import LSN
+from replication.generations import Beginning
+from replication.wire import LSN, LSN_ZERO
 
 HOST_BYTES_MAX: Final = 255
 REASON_BYTES_MAX: Final = 500
@@ -34,6 +39,7 @@ _U64: Final = struct.Struct(">Q")
 _NO_ADDRESS: Final = bytes(6)
 _STANDING: Final = struct.Struct(">IIIIIIIIIIQ")
 _STANDING_FORMAT: Final = 1
+_BEGINNING: Final = struct.Struct(">IIIII")
 _APP_WANTS_ANSWER: Final = 0x02
 _NEVER: Final = 0xFFFFFFFFFFFFFFFF
 # Native sites send 0x02 for "electable" in PARM_REFRESH but test 0x04: read both, send both.
@@ -402,6 +408,25 @@ def decode_handover(data: bytes) -> HandoverWord:
     body = BodyReader("handover", data[:12])
     generation, lsn = body.u32(), LSN(body.u32(), body.u32())
     return HandoverWord(generation, lsn, data[12:][:REASON_BYTES_MAX].decode(errors="replace"))
+
+
+def encode_generations(beginnings: Iterable[Beginning]) -> bytes:
+    """Encode the body of GENERATIONS."""
+    return b"".join(
+        _BEGINNING.pack(each.generation, *each.lsn, *(each.kept or LSN_ZERO)) for each in beginnings
+    )
+
+
+def decode_generations(data: bytes) -> tuple[Beginning, ...]:
+    """Decode the body of GENERATIONS."""
+    body = BodyReader("beginnings of generations", data)
+    beginnings = []
+    while body.more():
+        generation, file, offset, *kept = _BEGINNING.unpack(body.take(_BEGINNING.size))
+        beginnings.append(
+            Beginning(generation, LSN(file, offset), LSN(*kept) if any(kept) else None)
+        )
+    return tuple(beginnings)
 
 
 def decode_app_metadata(data: bytes) -> tuple[int, bool]:

@@ -15,7 +15,7 @@ from berkeleydb import db
 
 from replication.election import DECIDED
 from replication.messages import RepType
-from replication.wire import LSN, LSN_ZERO, lsn_from_library
+from replication.wire import LSN, LSN_MAX, LSN_ZERO, lsn_from_library
 
 REP_VERSION: Final = 7
 LOG_VERSION: Final = 19
@@ -27,6 +27,7 @@ _NOBODY_EID: Final = 0x7FFF_0000
 # Commit, checkpoint, prepare: what the library sends as permanent. The log mostly ends with one, or
 # with the few records of files that were opened and closed behind it.
 _PERMANENT_RECORDS: Final = frozenset({10, 11, 13})
+_COMMIT_RECORD: Final = 10
 _LOOK_BACK_MAX: Final = 10_000
 HANDLE_REFUSED: Final = "a database handle was refused"  # storage.environment says why
 STATUS_CLIENT: Final = db.DB_REP_CLIENT
@@ -80,6 +81,28 @@ def new_handle(env: db.DBEnv) -> db.DB:
     except db.DBError:
         env.set_private(HANDLE_REFUSED)
         raise
+
+
+def last_commit(env: db.DBEnv, before: LSN = LSN_MAX) -> LSN | None:
+    """Return the last commit before an LSN; None when none is found among the last records.
+
+    Behind the last commit there may be records that recovery wrote here, and that no other site
+    has. Not while this site is a replicant: a roll-back could cut the log off meanwhile, and the
+    library panics on what is behind its end.
+    """
+    cursor = env.log_cursor()
+    try:
+        record = cursor.last()
+        for _ in range(_LOOK_BACK_MAX):
+            if record is None:
+                return None
+            lsn = lsn_from_library(record[0])
+            if lsn < before and int.from_bytes(record[1][:4], sys.byteorder) == _COMMIT_RECORD:
+                return lsn
+            record = cursor.prev()
+    finally:
+        cursor.close()
+    return None
 
 
 def start_client(env: db.DBEnv) -> None:

@@ -15,6 +15,7 @@ from replication.comparisons import CODES as COMPARE_CODES
 from replication.comparisons import Comparisons
 from replication.core import Core
 from replication.errors import RemoteProtocolError
+from replication.generations import History
 from replication.hub import Hub
 from replication.journal import Journal
 from replication.link import Link
@@ -23,6 +24,7 @@ from replication.messages import PROTOCOL_VERSION, OwnCode
 from replication.peer_events import (
     Ack,
     Event,
+    Generations,
     HandoverSaid,
     Heartbeat,
     MembershipShared,
@@ -51,6 +53,7 @@ class LinkEvents:
     Args:
         on_acked: told (eid, LSN) when a site got further.
         on_wiped: told the EID of a site that no longer has what it acknowledged.
+        on_generations: told where a master's generations begin.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class LinkEvents:
         standing: Callable[[], Standing],
         on_acked: Callable[[int, LSN], None],
         on_wiped: Callable[[int], None],
+        on_generations: Callable[[History], None],
     ) -> None:
         self._loop = loop
         self._core = core
@@ -72,6 +76,7 @@ class LinkEvents:
         self._standing = standing
         self._on_acked = on_acked
         self._on_wiped = on_wiped
+        self._on_generations = on_generations
         self._hub: Hub
         self._comparisons: Comparisons
         self._performer: Performer
@@ -205,9 +210,8 @@ class LinkEvents:
             case Ack(generation, lsn):
                 self._on_ack(link.eid, generation, lsn)
                 return
-            case StableLsn(generation, lsn):
-                if generation == self._core.generation:
-                    self._core.stable(lsn)
+            case StableLsn() | Generations():
+                self._on_masters_word(event)
                 return
             case Heartbeat(generation, lsn):
                 self._core.heartbeat(now_s, link.number, generation, lsn, self._applier.applied)
@@ -244,6 +248,12 @@ class LinkEvents:
             self._comparisons.heard(link, event.code, event.body)
         else:
             log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
+
+    def _on_masters_word(self, event: StableLsn | Generations) -> None:
+        if isinstance(event, Generations):
+            self._on_generations(History(event.beginnings))
+        elif event.generation == self._core.generation:
+            self._core.stable(event.lsn)
 
     def acked(self, link: Link, generation: int, lsn: LSN) -> None:
         """A released link brought an acknowledgement, the most frequent message of all."""

@@ -20,14 +20,15 @@ from typing import Any
 
 from berkeleydb import db
 
-from replication import bodies, gmdb, library, memory, standing, wire
+from replication import bodies, gmdb, library, lsn_history, memory, standing, wire
 from replication.acknowledge import Acknowledger, wants_acks
-from replication.acks import AckTable, SiteAck
 from replication.apply import Applier
+from replication.beginnings import Beginnings
 from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
 from replication.coldstart import Decision, Start
 from replication.comparisons import Comparisons
+from replication.confirmations import Confirmations
 from replication.core import Core
 from replication.handover_work import HandoverWork
 from replication.held_log import HeldLog
@@ -40,21 +41,21 @@ from replication.library_work import Calls, LibraryWork
 from replication.link import Link
 from replication.link_events import LinkEvents
 from replication.membership_work import MembershipWork
-from replication.messages import AckPolicy, OwnCode
+from replication.messages import OwnCode
 from replication.outreach import Outreach
 from replication.peer import LocalSite
-from replication.pending import Pending, Waiting
 from replication.performer import Means, Performer
 from replication.phase import Phase
 from replication.progress import SyncProgress
 from replication.promotion import Survey, must_be_possible, survey
-from replication.roster import Roster
 from replication.settings import GroupSettings
 from replication.site_changes import SiteChanges
 from replication.switchover import Switchover
 from replication.sync_journal import SyncJournal
 from replication.tasks import Tasks
+from replication.tokens import Tokens
 from replication.upcalls import SELF_EID, Upcalls
+from replication.where import Where, where_is
 from replication.wire import LSN, LSN_ZERO
 
 TICK_S = 0.05
@@ -101,14 +102,10 @@ class Manager:
         self.comparisons: Comparisons
         self.site_changes: SiteChanges
         self.switchover: Switchover
-        self.table = AckTable(0)
-        self.roster = Roster(self.table)
-        self.pending = Pending(
-            self.table,
-            self.roster.sites,
-            hooks.confirmed,
-            two_site_strict=settings.two_site_strict,
-        )
+        self.confirmations = Confirmations(settings, hooks.confirmed)
+        self.table = self.confirmations.table
+        self.roster = self.confirmations.roster
+        self.pending = self.confirmations.pending
         self.held = HeldLog(settings.apply_bytes_max)
         self.bridge = Bridge(
             queue_bytes_max=settings.queue_bytes_max,
@@ -134,6 +131,11 @@ class Manager:
         self._loop = asyncio.get_running_loop()
         self._syncs = SyncJournal(journal)
         self._tasks = Tasks(self._loop, self._task_failed, self._perform)
+        self._beginnings = Beginnings(self._ready_links)
+        spawn, announce = self._tasks.spawn, self._beginnings.begin
+        self.tokens = Tokens(self._loop, self._where, self._read_history, spawn, announce)
+        self._env: db.DBEnv
+        self._last_commit = LSN_ZERO  # when the environment was opened
         self._upcalls: Upcalls | None = None
         self._hub: Hub
         self._link_events: LinkEvents
@@ -166,6 +168,7 @@ class Manager:
         Raises:
             ReplicationError: the port cannot be opened, or the membership database is damaged.
         """
+        self._env = library_.env
         self._calls = library_.worker("replication")
         held = await self._make_core(library_.env)
         self._wire(library_)
@@ -184,7 +187,10 @@ class Manager:
         """Read what this site holds."""
 
         def read() -> tuple[int, library.LogStanding]:
-            return env.get_lg_max(), library.standing(env)
+            held = library.standing(env)
+            self._last_commit = library.last_commit(env) or LSN_ZERO
+            self.tokens.start(lsn_history.read(env))
+            return env.get_lg_max(), held
 
         self._log_file_bytes, held = await asyncio.wrap_future(self._calls.submit(read))
         members = await asyncio.wrap_future(
@@ -208,6 +214,7 @@ class Manager:
             self._acks,
             self._tasks,
             self.hooks,
+            self.tokens.advanced,
         )
         self.applier = Applier(
             env,
@@ -229,6 +236,7 @@ class Manager:
             self.standing,
             self._acked,
             self._wiped,
+            self.tokens.told,
         )
         site = LocalSite(local.host, local.port, settings.priority, int(settings.ack_policy))
         self._hub = Hub(loop, site, self._listen, self._link_events)
@@ -280,6 +288,7 @@ class Manager:
     async def stop(self) -> None:
         """Close all links and end all tasks; the environment's threads are its owner's to stop."""
         self._stopping = True
+        self.tokens.close()
         if self._ticker is not None:
             self._ticker.cancel()
         if self._upcalls is None:
@@ -287,7 +296,7 @@ class Manager:
         # What was answered OK since the last tick must be remembered, here and elsewhere.
         self._send_stable()
         self._note_holdings()
-        self.pending.fail_all("the site is stopping")
+        self.pending.end("the site is stopping")
         self._link_events.stop()
         self.comparisons.stop()
         self._hub.stop()
@@ -350,32 +359,6 @@ class Manager:
         """Bytes of pages sent to a site in its last initial sync."""
         return self._syncs.sent_bytes(eid)
 
-    def confirm(
-        self,
-        lsn: LSN,
-        token: Any,
-        *,
-        policy: AckPolicy | None = None,
-        timeout_s: float | None = None,
-    ) -> None:
-        """Call `hooks.confirmed(token, ...)` when this commit has met its policy, or has not.
-
-        *Thread:* any; it may be called before this returns.
-        """
-        if not self.core.is_master:
-            self.hooks.confirmed(token, "the site is no longer master")
-            return
-        deadline_s = self._loop.time() + (timeout_s or self.settings.ack_timeout_s)
-        self.pending.add(Waiting(lsn, policy or self.settings.ack_policy, deadline_s, token))
-
-    def acked_by(self, lsn: LSN) -> int:
-        """How many other sites acknowledged this LSN."""
-        return self.roster.acked_by(lsn)
-
-    def connected_acking(self) -> int:
-        """How many members could acknowledge now."""
-        return self.roster.acking()
-
     def log_needs(self) -> tuple[LogNeed, ...] | None:
         """What the other members may still need of the log; None: not known yet. *Thread:* any."""
         return self._log_needs
@@ -424,10 +407,6 @@ class Manager:
         """Find out what `promote` would cost: ask every other member what it holds."""
         return await survey(self.core, self._hub, self.applied)
 
-    def site_acks(self) -> Sequence[SiteAck]:
-        """The other members as the ack policies see them."""
-        return self.roster.sites()
-
     def standing(self) -> Standing:
         """What this site says of itself to another ttserver site."""
         return standing.describe(self.core, self.applied, self.pending.stable, self._clients)
@@ -453,6 +432,8 @@ class Manager:
         if now_s - self._held_s >= HOLDINGS_S:
             self._held_s = now_s
             self._note_holdings()
+        if self.core.is_master:
+            self._beginnings.tell()
         self._keep_memory(now_s)
         if now_s - self._journal_checked_s >= JOURNAL_CHECK_S:
             self._journal_checked_s = now_s
@@ -527,8 +508,18 @@ class Manager:
         self._link_events.take_back()
         self.roster.rebuild(self.core)
         self._log_needs = self.core.holdings.needs(self.core.members())
+        if not self.core.is_master:
+            self.pending.end("this site is no longer master")
         self.pending.sites_changed()
+        self.tokens.changed()
         self.hooks.role_changed()
+
+    def _where(self) -> Where:
+        return where_is(self.core, self.applier, self.bridge.last_permanent, self._last_commit)
+
+    async def _read_history(self) -> lsn_history.OwnHistory:
+        env = self._env
+        return await asyncio.wrap_future(self._calls.submit(lambda: lsn_history.read_own(env)))
 
     def _route(self) -> None:
         """Each site's messages go to its first released link, acks to the master."""
@@ -558,7 +549,7 @@ class Manager:
         self.lagging.clear()
         if generation > self.core.generation + 1:
             self.journal.write("generation_raised", from_=self.core.generation, to=generation)
-        self.table.start_generation(generation)
+        self.pending.begin(generation)
         self.roster.rebuild(self.core)
         self.pending.sites_changed()
         self._stable_sent = LSN_ZERO

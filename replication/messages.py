@@ -67,6 +67,7 @@ class OwnCode(IntEnum):
     SITE_QUERY = 0x100  # one-shot request or ready: what do you hold?
     SITE_STANDING = 0x101  # its answer
     STABLE_LSN = 0x102  # ready, master to replicants: highest LSN that was answered OK
+    GENERATIONS = 0x160  # ready, master to replicants: where each generation begins
     INVITE = 0x120  # one-shot request: ask to be taken in; its answer is SITE_STANDING
     HANDOVER_ASK = 0x121  # ready, master to target: would you take over? (see `handover`)
     HANDOVER_READY = 0x122  # ready, its answer: yes

@@ -57,6 +57,7 @@ from replication.peer_events import (
     AppRequest,
     Event,
     Forwarded,
+    Generations,
     HandoverSaid,
     Heartbeat,
     Joined,
@@ -565,6 +566,8 @@ def _ttserver_event(code: int, body: bytes) -> Event:
             return StandingAsked(bodies.decode_site_record(body))
         case OwnCode.SITE_STANDING:
             return StandingReceived(bodies.decode_standing(body))
+        case OwnCode.GENERATIONS:
+            return Generations(bodies.decode_generations(body))
         case OwnCode.STABLE_LSN:
             return StableLsn(*bodies.decode_stable_lsn(body))
         case (

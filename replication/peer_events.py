@@ -8,7 +8,7 @@
     on a ready link               Frame (a replication message)  Ack  Heartbeat
                                   ParametersChanged  MembershipShared  Rejected  AppRequest
     between ttserver sites        StandingAsked  StandingReceived  StableLsn  HandoverSaid
-                                  OwnMessage
+                                  Generations  OwnMessage
     last event of a link          LinkFailed  LinkEnded  Rejected, or the end of a one-shot request
 
 Events are values: equal when their facts are.
@@ -25,6 +25,7 @@ from replication.wire import LSN, Frame
 if TYPE_CHECKING:
     from replication.bodies import HandoverWord, MembershipList, SiteAddress, SiteRecord, Standing
     from replication.errors import RemoteProtocolError
+    from replication.generations import Beginning
 
 RepMessage: TypeAlias = Frame
 """A replication message is passed on as the frame it came in: `control` and `rec`."""
@@ -180,6 +181,13 @@ class HandoverSaid:
 
 
 @dataclass(frozen=True, slots=True)
+class Generations:
+    """Where the generations of the master's log begin, and what was kept of the one before."""
+
+    beginnings: tuple[Beginning, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class OwnMessage:
     """An OWN message of a later ttserver, unknown here; to be ignored."""
 
@@ -235,6 +243,7 @@ Event: TypeAlias = (
     | StandingReceived
     | StableLsn
     | HandoverSaid
+    | Generations
     | OwnMessage
     | AppRequest
     | LinkFailed

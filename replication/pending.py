@@ -13,26 +13,47 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from replication.acks import (
-    AckTable,
-    SiteAck,
-    can_be_met,
-    describe_shortfall,
-    policy_after_timeout,
-    policy_lsn,
-)
+from replication.ack_words import describe_holders, describe_shortfall
+from replication.acks import AckTable, SiteAck, can_be_met, policy_after_timeout, policy_lsn
 from replication.messages import AckPolicy
-from replication.wire import LSN
+from replication.wire import LSN, LSN_MAX, LSN_ZERO
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """One batch that waits: its place in the log, its policy, what it is released with."""
+    """Writes of one batch that wait: their place in the log, their policy.
 
+    Args:
+        generation: in which they were committed, or an earlier one.
+        token: what they are released with.
+        writes: how many they are, for the counts.
+    """
+
+    generation: int
     lsn: LSN
     policy: AckPolicy
     deadline_s: float
     token: Any
+    writes: int = 1
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of writes, by number.
+
+    Args:
+        acknowledged: answered OK after others acknowledged them.
+        alone: answered OK because their policy waits for nobody.
+        unreachable: PERMFAILED because too few sites are connected.
+        late: PERMFAILED at the time-out.
+        deposed: PERMFAILED because this site is master no longer, or stops.
+    """
+
+    acknowledged: int = 0
+    alone: int = 0
+    unreachable: int = 0
+    late: int = 0
+    deposed: int = 0
 
 
 class Pending:
@@ -43,6 +64,9 @@ class Pending:
         sites: asked for the other members as they stand now.
         release: called with (token, None) when the policy held, (token, text) when it did not, on
             the thread whose call decided it; it must not wait for another thread.
+
+    Attributes:
+        stable: the highest LSN of this generation that was answered OK.
     """
 
     def __init__(
@@ -54,11 +78,13 @@ class Pending:
         two_site_strict: bool,
     ) -> None:
         self.table = table
-        self.stable = LSN(0, 0)
-        self.perm_failed = 0
+        self.stable = LSN_ZERO
+        self.counts = Counts()
         self._sites = sites
         self._release = release
         self._strict = two_site_strict
+        self._generation: int | None = None
+        self._why_ended = "this site is not master"
         self._queues: dict[AckPolicy, deque[Waiting]] = {}
         self._reached: dict[AckPolicy, LSN | None] = {}
         self._possible: set[AckPolicy] = set()
@@ -68,29 +94,48 @@ class Pending:
     def __len__(self) -> int:
         return sum(len(q) for q in self._queues.values())
 
+    def begin(self, generation: int) -> None:
+        """This site is master of that generation now: its writes can be confirmed."""
+        with self._lock:
+            self.end("this site is no longer master of the generation of this write")
+            self.table.start_generation(generation)
+            self._generation = generation
+            self.stable = LSN_ZERO
+
+    def end(self, reason: str) -> None:
+        """This site is master no longer: nothing that waits, or comes, can be confirmed."""
+        with self._lock:
+            self._generation = None
+            self._why_ended = reason
+            for queue in list(self._queues.values()):
+                while queue:
+                    self._deposed(queue.popleft())
+            self._reached.clear()
+
     def add(self, waiting: Waiting) -> None:
         """Take a committed batch; it may be released before this returns."""
         with self._lock:
+            if waiting.generation != self._generation:
+                self._deposed(waiting)
+                return
             queue = self._queues.setdefault(waiting.policy, deque())
             if waiting.policy not in self._reached:
                 self._reached[waiting.policy] = self._compute(waiting.policy)
             reached = self._reached[waiting.policy]
             if not queue and reached is not None and waiting.lsn <= reached:
-                self._ok(waiting)
+                self._ok(waiting, alone=reached == LSN_MAX)
                 return
-            if waiting.policy not in self._possible:
-                reason = self._impossible(waiting)
-                if reason is not None:
-                    self._fail(waiting, reason)
-                    return
+            if waiting.policy not in self._possible and not self._can_be_met(waiting):
+                self._unreachable(waiting)
+                return
             queue.append(waiting)
 
-    def _impossible(self, waiting: Waiting) -> str | None:
-        """Why no connected site could release it; the common answer is kept until sites change."""
+    def _can_be_met(self, waiting: Waiting) -> bool:
+        """Whether connected sites could release it; the common answer is kept until they change."""
         policy, sites = waiting.policy, self._sites()
-        if can_be_met(policy, sites, two_site_strict=self._strict) is None:
+        if can_be_met(policy, sites, two_site_strict=self._strict):
             self._possible.add(policy)
-            return None
+            return True
         return can_be_met(policy, sites, waiting.lsn, two_site_strict=self._strict)
 
     def acked(self) -> None:
@@ -115,14 +160,13 @@ class Pending:
             sites = self._sites()
             for policy, queue in list(self._queues.items()):
                 # From the end: what holds for a write holds for all before it.
-                lost: list[tuple[Waiting, str]] = []
-                while queue:
-                    reason = can_be_met(policy, sites, queue[-1].lsn, two_site_strict=self._strict)
-                    if reason is None:
-                        break
-                    lost.append((queue.pop(), reason))
-                for waiting, reason in reversed(lost):
-                    self._fail(waiting, reason)
+                lost: list[Waiting] = []
+                while queue and not can_be_met(
+                    policy, sites, queue[-1].lsn, two_site_strict=self._strict
+                ):
+                    lost.append(queue.pop())
+                for waiting in reversed(lost):
+                    self._unreachable(waiting)
 
     def expire(self, now_s: float) -> None:
         """Answer what waited for too long."""
@@ -133,34 +177,38 @@ class Pending:
                 if not expired:
                     continue
                 self._queues[policy] = deque(w for w in queue if w.deadline_s > now_s)
-                sites = self._sites()
                 lesser = policy_lsn(
-                    policy_after_timeout(policy), sites, two_site_strict=self._strict
+                    policy_after_timeout(policy), self._sites(), two_site_strict=self._strict
                 )
                 for waiting in expired:
                     if lesser is not None and waiting.lsn <= lesser:
                         self._ok(waiting)
                     else:
-                        text = describe_shortfall(
-                            policy, sites, waiting.lsn, two_site_strict=self._strict
-                        )
-                        self._fail(waiting, text)
-
-    def fail_all(self, reason: str) -> None:
-        """This site is master no longer: nothing that waits can be confirmed."""
-        with self._lock:
-            for queue in list(self._queues.values()):
-                while queue:
-                    self._fail(queue.popleft(), reason)
-            self._reached.clear()
+                        self.counts.late += waiting.writes
+                        self._fail(waiting)
 
     def _compute(self, policy: AckPolicy) -> LSN | None:
         return policy_lsn(policy, self._sites(), two_site_strict=self._strict)
 
-    def _ok(self, waiting: Waiting) -> None:
+    def _ok(self, waiting: Waiting, *, alone: bool = False) -> None:
         self.stable = max(self.stable, waiting.lsn)
+        if alone:
+            self.counts.alone += waiting.writes
+        else:
+            self.counts.acknowledged += waiting.writes
         self._release(waiting.token, None)
 
-    def _fail(self, waiting: Waiting, reason: str) -> None:
-        self.perm_failed += 1
-        self._release(waiting.token, reason)
+    def _unreachable(self, waiting: Waiting) -> None:
+        self.counts.unreachable += waiting.writes
+        self._fail(waiting)
+
+    def _deposed(self, waiting: Waiting) -> None:
+        self.counts.deposed += waiting.writes
+        held = describe_holders(waiting.policy, self._sites(), waiting.lsn)
+        self._release(waiting.token, f"{self._why_ended}; {held}")
+
+    def _fail(self, waiting: Waiting) -> None:
+        text = describe_shortfall(
+            waiting.policy, self._sites(), waiting.lsn, two_site_strict=self._strict
+        )
+        self._release(waiting.token, text)

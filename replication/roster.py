@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from replication.acks import AckTable, SiteAck
+from replication.acks import AckTable, SiteAck, holds
 from replication.core import Core
 from replication.messages import SiteStatus
 from replication.sites import SiteState
@@ -55,13 +53,13 @@ class Roster:
                     eid, site.electable, site.connected, lsn, site.status, site.name
                 )
 
-    def acked_by(self, lsn: LSN) -> int:
-        """How many sites acknowledged this LSN."""
-        return self._count(lambda site: site.acked is not None and site.acked >= lsn)
+    def acked_by(self, lsn: LSN) -> list[str]:
+        """Name the sites that acknowledged this LSN."""
+        return [str(site) for site in self._sites if holds(site, lsn)]
 
     def acking(self) -> int:
         """How many members could acknowledge now."""
-        return self._count(lambda site: site.connected and site.counts)
+        return sum(1 for site in self._sites if site.connected and site.counts)
 
     def held_by_majority(self) -> LSN:
         """Up to where so many members hold the log that, with this site, they are a majority.
@@ -71,9 +69,6 @@ class Roster:
         held = sorted((site.acked or LSN_ZERO for site in self._sites), reverse=True)
         needed = (len(held) + 1) // 2
         return held[needed - 1] if needed else LSN_MAX
-
-    def _count(self, counts: Callable[[SiteAck], bool]) -> int:
-        return sum(1 for site in self._sites if counts(site))
 
 
 def _electable(core: Core, state: SiteState) -> bool | None:

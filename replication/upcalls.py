@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from berkeleydb import db
@@ -39,6 +40,7 @@ class Upcalls:
 
     Args:
         hooks: whom to tell outside of replication.
+        advanced: the log here got further. *Thread:* any.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Upcalls:
         acks: Acknowledger,
         tasks: Tasks,
         hooks: Hooks,
+        advanced: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._env = env
@@ -60,6 +63,7 @@ class Upcalls:
         self._acks = acks
         self._tasks = tasks
         self._hooks = hooks
+        self._advanced = advanced
         self._hub: Hub
         self._applier: Applier
         self._library: LibraryWork
@@ -86,6 +90,7 @@ class Upcalls:
     def permanent(self, generation: int, lsn: LSN) -> None:
         """Acknowledge. *Thread:* apply."""
         self._acks.send(generation, lsn)
+        self._advanced()
 
     def answered(self, code: int, nsites: int = 0) -> None:
         """What the library answered. *Thread:* apply."""

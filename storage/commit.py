@@ -91,11 +91,12 @@ class Batch:
     """Writes that were committed together, handed to `deliver`.
 
     `lsn` is the commit record's; None when nothing was logged (no write changed anything, or all
-    failed).
+    failed). `stamp` is what the committer's `stamp` said before the transaction began.
     """
 
     writes: list[Write]
     lsn: Lsn | None = None
+    stamp: int = 0
     locally_durable: bool = False
     started_s: float = field(default_factory=time.monotonic)
 
@@ -127,6 +128,7 @@ class Committer:
         batch_max: most writes of one transaction; 1 turns group commit off.
         look_up_lsn: find commits in the log; for when no replication calls `note_permanent`.
         tail: takes what each transaction changed, see `storage.tail`.
+        stamp: asked before each transaction, see `Batch`.
     """
 
     name = "committer"
@@ -143,6 +145,7 @@ class Committer:
         batch_max: int = 1024,
         look_up_lsn: bool = False,
         tail: Tail | None = None,
+        stamp: Callable[[], int] = lambda: 0,
     ) -> None:
         self.changes = environment.changes
         self._tail = tail
@@ -155,6 +158,7 @@ class Committer:
         self._durable = durability == "sync"
         self._batch_max = batch_max
         self._look_up_lsn = look_up_lsn
+        self._stamp = stamp
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._left: deque[Write] = deque()
         self._stopping = False
@@ -369,13 +373,14 @@ class Committer:
         self._after = None
         self.changes.begin()
         self._take_permanent()
+        stamp = self._stamp()
         txn = self._environment.env.txn_begin()
         try:
             done = self._execute(txn, writes, careful=careful)
         except BaseException:
             txn.abort()
             raise
-        batch = Batch(done)
+        batch = Batch(done, stamp=stamp)
         own = [write.watch for write in done if write.watch is not None]
         for write in done:
             if write.error is None:

@@ -28,7 +28,7 @@ from ttserver.commands import TABLE
 from ttserver.commands.context import Client, Outcome, Store, WatchLike, rights_of
 from ttserver.commands.table import Command, Kind
 from ttserver.commands.transactions import IMMEDIATE, Plan, enqueue, plan
-from ttserver.error_replies import EXPECTED, error_reply
+from ttserver.error_replies import EXPECTED, error_reply, perm_failed_reply
 from ttserver.pending import RETURNED_BYTES, Outstanding, Pending
 from ttserver.read_run import Call, ReadRun
 from ttserver.replies import NULL_ARRAY, CommandError, ReplyQueue, Value, encode
@@ -436,12 +436,21 @@ class Dispatcher:
         Raises:
             CommandError: refused; nothing was queued.
         """
+        client = self.client
         try:
-            self._engine.submit(pending.work, pending.done, keys=keys, watch=watch, user=self._user)
+            self._engine.submit(
+                pending.work,
+                pending.done,
+                keys=keys,
+                watch=watch,
+                user=self._user,
+                policy=client.ack_policy,
+                ack_timeout_s=client.ack_timeout_s,
+            )
         except EXPECTED as error:
             raise error_reply(error) from error
         self.replies.open(pending)
-        self.client.writes += pending.is_write
+        client.writes += pending.is_write
         if self.outstanding.add(pending):
             self._stop = Stop.CROWDED
 
@@ -466,10 +475,9 @@ class Dispatcher:
                 return NULL_ARRAY
             return error_reply(outcome.error)
         if pending.is_write:
-            if outcome.lsn is not None:
-                self.client.last_write = outcome.lsn
+            self.client.note_write(outcome)
             if outcome.perm_failed is not None:
-                return CommandError(f"PERMFAILED {outcome.perm_failed}")
+                return perm_failed_reply(outcome)
         if pending.transaction is not None:
             return pending.transaction.finish(self.client, outcome.result)
         return outcome.result

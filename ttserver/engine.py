@@ -28,7 +28,6 @@ from replication.journal import Journal
 from replication.manager import Manager
 from replication.messages import AckPolicy
 from replication.phase import Phase
-from replication.wire import LSN
 from storage.commit import Committer, Watch
 from storage.environment import Environment
 from storage.errors import StorageError
@@ -55,6 +54,7 @@ from ttserver.signals import give_up
 from ttserver.site_data import SiteData
 from ttserver.status import Status
 from ttserver.why import Why
+from ttserver.write_waits import WriteWaits
 from ttserver.writes import Lsn, WriteOutcome, Writes, set_outcome
 
 __all__ = ["Engine", "Refused", "WriteOutcome"]
@@ -99,6 +99,7 @@ class Engine:
         self.why = Why(config.settings.status.alarm_after_s)
         self.reopening = Reopening(self, on_stuck if on_stuck is not None else _end_process)
         self.rejoin = Rejoin(self)
+        self.too_few_acks = 0  # writes refused by min_acks_to_accept
         self._site: OpenSite | None = None
         self.loop: asyncio.AbstractEventLoop
         self._opening: asyncio.Task[None] | None = None
@@ -106,7 +107,7 @@ class Engine:
         self._last_lsn: Lsn = (0, 0)
         self._ran = False
         self._key_count = KeyCount(self, self.keyspace, lambda: self.lsn)
-        self._ack_waiters: list[tuple[LSN, int, asyncio.Future[None]]] = []
+        self.waits = WriteWaits(lambda: self._site if self.is_open else None)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -130,6 +131,7 @@ class Engine:
         """
         self._stopping = True
         self._last_lsn = self.lsn
+        self.waits.close()
         await self._key_count.stop()
         await self.reopening.stop()
         await self._stop_opening()
@@ -146,7 +148,7 @@ class Engine:
         rejoin = self.rejoin
         listeners = Listeners(
             self._role_changed,
-            self._acked,
+            self.waits.acks_came,
             self.reopening.failed,
             rejoin.would_roll_back,
             rejoin.rolled_back,
@@ -189,9 +191,7 @@ class Engine:
         try:
             await site.close(timeout_s)
         finally:
-            for _, _, future in self._ack_waiters:
-                if not future.done():
-                    future.set_result(None)
+            self.waits.wake()
 
     # -- roles ---------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Engine:
             site.accepting = False
             site.committer.watches.touch_all()
             if site.manager is not None:
-                site.manager.pending.fail_all("this site is no longer master")
+                site.manager.pending.end("this site is no longer master")
         self.changed()
 
     def _may_accept(self, site: OpenSite) -> bool:
@@ -244,6 +244,7 @@ class Engine:
             self.journal.set_role(self.role)
         # An environment that was replaced begins anew.
         self._ran = self.is_open and (self._ran or self.state == "running")
+        self.waits.wake()
         for listener in self.on_change:
             listener()
 
@@ -330,9 +331,7 @@ class Engine:
     def serving(self) -> bool:
         """Reads are answered."""
         site = self._site
-        if site is None or not site.running:
-            return False
-        return site.manager is None or site.manager.serving
+        return site is not None and site.serving
 
     @property
     def read_only(self) -> bool:
@@ -367,6 +366,16 @@ class Engine:
         if site is None or not site.running:
             return self._last_lsn
         return site.manager.applied if site.manager is not None else site.writes.last
+
+    @property
+    def ack_policy(self) -> str:
+        """The group's ack policy, by its name."""
+        return self.config.db.ack_policy if self.replication else "NONE"
+
+    @property
+    def ack_timeout_s(self) -> float:
+        """How long a write waits for acknowledgements."""
+        return self.config.db.timeouts.ack_s
 
     @property
     def perm_failed(self) -> int:
@@ -447,8 +456,9 @@ class Engine:
             raise refused.write_refused(self)
         needed = self.config.settings.replication.min_acks_to_accept
         if needed and site.manager is not None:
-            connected = site.manager.connected_acking()
+            connected = site.manager.confirmations.able()
             if connected < needed:
+                self.too_few_acks += 1
                 raise refused.too_few_acks(connected, needed)
         return site.writes
 
@@ -592,39 +602,6 @@ class Engine:
             await manager.switchover.run(target, timeout_s)
         except ReplicationError as error:
             raise Refused(str(error), code="ERR", hint=error.hint) from error
-
-    # -- acknowledgements ----------------------------------------------------------------------
-
-    def replicas_acked(self, lsn: Lsn) -> int:
-        """How many other sites acknowledged this LSN."""
-        manager = self.manager
-        return manager.acked_by(LSN(*lsn)) if manager is not None else 0
-
-    async def wait_acked(self, lsn: Lsn, count: int, timeout_s: float) -> int:
-        """Wait until `count` sites acknowledged `lsn`; returns how many did.
-
-        Args:
-            lsn: of a commit.
-            count: how many are enough.
-            timeout_s: 0 waits until the site stops.
-        """
-        target = LSN(*lsn)
-        if self.replicas_acked(target) < count and self.is_open:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiter = (target, count, future)
-            self._ack_waiters.append(waiter)
-            try:
-                await asyncio.wait_for(future, timeout_s or None)
-            except TimeoutError:
-                pass
-            finally:
-                self._ack_waiters.remove(waiter)
-        return self.replicas_acked(target)
-
-    def _acked(self) -> None:
-        for target, count, future in self._ack_waiters:
-            if not future.done() and self.replicas_acked(target) >= count:
-                future.set_result(None)
 
 
 def _not_open() -> EnvironmentFailed:

@@ -182,7 +182,7 @@ def _counters(engine: Engine) -> dict[str, int]:
     }
     manager = engine.manager
     if manager is not None:
-        bridge, applier = manager.bridge, manager.applier
+        bridge, applier, counts = manager.bridge, manager.applier, manager.pending.counts
         counters |= {
             "messages_sent": bridge.messages_sent,
             "messages_dropped": bridge.messages_dropped,
@@ -194,7 +194,15 @@ def _counters(engine: Engine) -> dict[str, int]:
             "apply_flushes": applier.flushes,
             "apply_errors": applier.broken,
             "apply_queue_bytes": applier.queued_bytes,
+            "acks_received": manager.table.recorded_count,
             "acks_ignored": manager.table.ignored_count,
+            "writes_acknowledged": counts.acknowledged,
+            "writes_waited_for_nobody": counts.alone,
+            "perm_failed_unreachable": counts.unreachable,
+            "perm_failed_late": counts.late,
+            "perm_failed_deposed": counts.deposed,
+            "writes_refused_noreplicas": engine.too_few_acks,
+            "token_waits": manager.tokens.waiting,
             "acks_waiting": len(manager.pending),
             "rollbacks": engine.rejoin.rollbacks,
             "writes_rolled_back": engine.rejoin.writes,

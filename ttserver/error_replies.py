@@ -1,6 +1,8 @@
 """Errors of the engine as replies whose first word client libraries understand."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -17,10 +19,23 @@ _CODES: Final = {
     "TRYAGAIN": "TRYAGAIN",
     "NOREPLICAS": "NOREPLICAS",
     "MASTERDOWN": "MASTERDOWN",
+    "TOKENLOST": "TOKENLOST",
     "MISSING": "LOADING",  # the database file is not here yet
 }
 
+if TYPE_CHECKING:
+    from ttserver.commands.context import Outcome
+
 log = structlog.get_logger(__name__)
+
+
+def perm_failed_reply(outcome: Outcome) -> CommandError:
+    """Say that a write is committed here, as what, and who does not have it."""
+    file, offset = outcome.lsn or (0, 0)
+    return CommandError(
+        f"PERMFAILED committed here as {outcome.generation}:{file}:{offset}, but"
+        f" {outcome.perm_failed}"
+    )
 
 
 def error_reply(error: Exception) -> CommandError:

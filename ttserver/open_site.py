@@ -17,7 +17,9 @@ from typing import Final
 import structlog
 from berkeleydb import db
 
+from replication import lsn_history
 from replication.bodies import SiteAddress
+from replication.generations import CommitToken, Fate, History
 from replication.holdings import LogNeed
 from replication.hooks import Hooks
 from replication.hub import later
@@ -108,6 +110,7 @@ class OpenSite:
         self._journal = journal
         self._wired = False
         self._closed = False
+        self._history = History()
         # Opens and closes the environment; a daemon thread, so a recovery can be left behind.
         self._keeper = Worker("environment")
         self._standstill = Standstill()
@@ -143,6 +146,9 @@ class OpenSite:
         await asyncio.wrap_future(self._keeper.submit(self.environment.open))
         environment, storage = self.environment, self.config.settings.storage
         manager = self.manager
+        if manager is None:
+            # What the group knew last; as long as replication is off, nothing is added to it.
+            self._history = await asyncio.wrap_future(self._keeper.submit(self._read_history))
         self.reads = Reads(environment, self.drop_handles)
         self.committer = Committer(
             environment,
@@ -154,6 +160,7 @@ class OpenSite:
             batch_max=storage.group_commit_max,
             look_up_lsn=manager is None,
             tail=self.tail,
+            stamp=self._generation,
         )
         self.writes.committer = self.committer
         self.upkeep = Upkeep(
@@ -166,6 +173,9 @@ class OpenSite:
         self._standstill.committer, self._standstill.upkeep = self.committer, self.upkeep
         end, self.writes.last = await self.reads.call(self._look_at_log)
         self._journal.write("environment_opened", lsn=end, seconds=environment.recovery_seconds)
+
+    def _read_history(self) -> History:
+        return lsn_history.read(self.environment.env)
 
     async def start(self) -> None:
         """Take part in replication.
@@ -236,6 +246,28 @@ class OpenSite:
         self.keys.drop()
         self.users.drop()
         self.catalog.drop()
+
+    @property
+    def serving(self) -> bool:
+        """Reads can be answered."""
+        return self.running and (self.manager is None or self.manager.serving)
+
+    def _generation(self) -> int:
+        """The generation that this site writes in. *Thread:* the committer's."""
+        manager = self.manager
+        return manager.confirmations.generation if manager is not None else self._history.latest
+
+    def fate(self, token: CommitToken) -> Fate:
+        """Tell what became of a commit, as far as it is known here."""
+        if self.manager is not None:
+            return self.manager.tokens.fate(token)
+        return self._history.fate(token, LSN(*self.writes.last), self._history.latest)
+
+    def why_lost(self, token: CommitToken) -> str:
+        """Say what was there instead of a commit that is lost."""
+        if self.manager is not None:
+            return self.manager.tokens.why_lost(token)
+        return self._history.why_lost(token)
 
     def _confirmed(self, token: Token, shortfall: str | None) -> None:
         self.writes.confirmed(token, shortfall)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from replication.ack_words import describe_unreachable
 from replication.acks import can_be_met, policy_lsn
 from replication.comparisons import HINT as DIFFERS_HINT
 from replication.phase import Phase
@@ -200,9 +201,10 @@ def _behind(lag_bytes: int | None) -> str:
 def _acks(engine: Engine, manager: Manager) -> Iterator[Wait]:
     """What the master's writes wait for."""
     settings = manager.settings
-    policy, strict, sites = settings.ack_policy, settings.two_site_strict, manager.site_acks()
-    impossible = can_be_met(policy, sites, two_site_strict=strict)
-    if impossible is not None:
+    policy, strict = settings.ack_policy, settings.two_site_strict
+    sites = manager.confirmations.sites()
+    if not can_be_met(policy, sites, two_site_strict=strict):
+        impossible = describe_unreachable(policy, sites, two_site_strict=strict)
         yield Wait(
             "acks",
             f"writes are answered PERMFAILED: {impossible}",

@@ -41,7 +41,7 @@ class WriteOutcome(msgspec.Struct):
         result: what its work returned.
         error: why nothing of it was written.
         lsn: of its commit record; None when nothing was logged.
-        generation: the master's generation then.
+        generation: the master's generation when its transaction began.
         perm_failed: committed here, but the ack policy was not met: who acknowledged, who did not.
     """
 
@@ -129,8 +129,7 @@ class Writes:
 
     def deliver(self, batch: Batch) -> None:
         """Take a batch that was committed, or failed. *Thread:* the one that committed it."""
-        manager = self._manager
-        generation = manager.generation if manager is not None else 0
+        manager, generation = self._manager, batch.stamp
         good = batch.writes
         if any(write.error is not None for write in good):
             failed = [write for write in good if write.error is not None]
@@ -146,7 +145,14 @@ class Writes:
         lsn = LSN(*batch.lsn)
         for (policy, timeout_s), writes in _by_policy(good).items():
             token: Token = (writes, batch.lsn, generation)
-            manager.confirm(lsn, token, policy=policy, timeout_s=timeout_s)
+            manager.confirmations.confirm(
+                lsn,
+                token,
+                generation=generation,
+                policy=policy,
+                timeout_s=timeout_s,
+                writes=len(writes),
+            )
 
     def confirmed(self, token: Token, shortfall: str | None) -> None:
         """Take the manager's word on a commit: its policy held, or why not. *Thread:* any."""
@@ -182,7 +188,7 @@ class Writes:
     def end(self, why: str) -> None:
         """Answer what is left, once nothing can be committed or acknowledged any more."""
         if self._manager is not None:
-            self._manager.pending.fail_all(why)
+            self._manager.pending.end(why)
         self.settle()
 
     def _answer(self, token: Token, shortfall: str | None) -> None:

@@ -12,7 +12,9 @@ import msgspec
 import pytest
 from berkeleydb import db
 
+from replication.generations import CommitToken
 from replication.messages import AckPolicy
+from replication.wire import LSN
 from storage.commit import Batch, Write
 from storage.environment import COMMIT_RECORD
 from storage.errors import StorageError
@@ -111,8 +113,10 @@ async def test_a_site_without_replication_lines_is_a_group_of_one(sites: EngineS
     for policy in (AckPolicy.ALL, AckPolicy.QUORUM, AckPolicy.ONE, AckPolicy.NONE):
         outcome = await site.write(b"key", policy=policy)
         assert outcome.perm_failed is None, policy.name
-    assert await site.engine.wait_acked(site.engine.lsn, 0, 1.0) == 0
-    assert await site.engine.wait_acked(site.engine.lsn, 1, 0.01) == 0
+    last = site.token(outcome)
+    assert await site.engine.waits.acked(last, 0, 1.0) == 0
+    assert await site.engine.waits.acked(last, 1, 0.01) == 0
+    assert site.engine.waits.acked_by(last) == []
 
 
 async def test_the_status_has_the_keys_of_the_contract(
@@ -387,7 +391,7 @@ async def test_a_stop_answers_everything_that_was_under_way(
     for number in range(2000):
         engine.submit(site.put(b"%d" % number), outcomes.append)
     counting = asyncio.create_task(engine.key_count())
-    waiting = asyncio.create_task(engine.wait_acked((2**31, 0), 1, 0))
+    waiting = asyncio.create_task(engine.waits.acked(CommitToken(1, LSN(2**31, 0)), 1, 0))
     await asyncio.sleep(0)
     await site.stop()
     await soon("all are answered", lambda: len(outcomes) == 2000)

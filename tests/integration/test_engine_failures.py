@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from berkeleydb import db
 
+from replication.generations import CommitToken
+from replication.wire import LSN
 from storage.library import StillInLibrary
 from tests.support.engines import EngineSite, EngineSites, fast, sites
 from tests.support.environments import Stuck, soon
@@ -91,7 +93,7 @@ async def test_clients_are_answered_while_it_is_opened_again(
         await site.write(b"key")
     with pytest.raises(Refused, match="opening its database"):
         await engine.key_count()
-    assert await engine.wait_acked((1, 28), 1, 0) == 0
+    assert await engine.waits.acked(CommitToken(1, LSN(1, 28)), 1, 0) == 0
     generated.write_text(good)
     await running_again(site)
     assert await site.read(b"key") == b"value"

@@ -9,6 +9,7 @@ import pytest
 from berkeleydb import db
 
 from replication.messages import AckPolicy
+from replication.wire import LSN
 from tests.support.engines import EngineSite, EngineSites, fast, sites
 from tests.support.environments import soon
 from ttserver.engine import Refused
@@ -162,20 +163,20 @@ async def test_writes_with_different_policies_share_a_commit(sites: EngineSites)
 
 async def test_wait_for_replicas(sites: EngineSites) -> None:
     master, replicant = await started(sites, ACKS_NONE)
-    outcome = await master.write(b"key")
-    assert outcome.lsn is not None
-    assert await master.engine.wait_acked(outcome.lsn, 1, 30.0) == 1
-    assert master.engine.replicas_acked(outcome.lsn) == 1
+    last, waits = master.token(await master.write(b"key")), master.engine.waits
+    assert await waits.acked(last, 1, 30.0) == 1
+    assert waits.acked_by(last) == [str(replicant.address)]
     began = time.monotonic()
-    assert await master.engine.wait_acked(outcome.lsn, 2, 0.05) == 1
+    assert await waits.acked(last, 2, 0.05) == 1
     assert 0.05 <= time.monotonic() - began < 10
     # Asked before it is acknowledged.
-    lsn = (outcome.lsn[0], outcome.lsn[1] + 1)
-    waiting = asyncio.create_task(master.engine.wait_acked(lsn, 1, 30.0))
+    next_one = last._replace(lsn=LSN(last.lsn.file, last.lsn.offset + 1))
+    waiting = asyncio.create_task(waits.acked(next_one, 1, 30.0))
     await asyncio.sleep(0)
     await master.write(b"more")
     assert await waiting == 1
-    assert await replicant.engine.wait_acked(outcome.lsn, 1, 0.01) == 0
+    # A replicant is told nothing, and does not wait for it.
+    assert await replicant.engine.waits.acked(last, 1, 0) == 0
 
 
 async def test_min_acks_to_accept(sites: EngineSites) -> None:

@@ -155,7 +155,8 @@ def test_errors_are_the_libraries_own_classes(small: ServedPort) -> None:
         with pytest.raises(redis.exceptions.NoPermissionError):
             client.client_kill_filter(_id=1)
         engine.perm_failed = "0 of 1 acknowledged"
-        with pytest.raises(redis.ResponseError, match="PERMFAILED 0 of 1"):
+        said = "PERMFAILED committed here as 1:1:28, but 0 of 1"
+        with pytest.raises(redis.ResponseError, match=said):
             client.set("a", 1)
         engine.refuse_reads = Refusal("no complete copy yet", code="LOADING")
         with pytest.raises(redis.BusyLoadingError):

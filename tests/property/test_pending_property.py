@@ -34,7 +34,7 @@ class Model:
             reached = policy_lsn(write.policy, sites)
             if reached is not None and write.lsn <= reached:
                 self._release(write, ok=True)
-            elif lost and can_be_met(write.policy, sites, write.lsn) is not None:
+            elif lost and not can_be_met(write.policy, sites, write.lsn):
                 self._release(write, ok=False)
 
     def expire(self, sites: list[SiteAck], now_s: float) -> None:
@@ -82,13 +82,14 @@ def test_nothing_is_released_too_early_too_late_or_twice(
         released[token] = shortfall is None
 
     pending = Pending(table, sites, release, two_site_strict=True)
+    pending.begin(1)
     model = Model()
     for what, one, two in steps:
         if what == "write":
             count += 1
             policy = AckPolicy(one)
             for side in ("model", "real"):
-                write = Waiting(LSN(1, count), policy, now_s + two, count)
+                write = Waiting(1, LSN(1, count), policy, now_s + two, count)
                 if side == "real":
                     pending.add(write)
                     continue

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from berkeleydb import db
 
+from replication.generations import CommitToken
+from replication.messages import AckPolicy
 from storage.access import Access
 from storage.accounts import Accounts
 from storage.catalog.catalog import Catalog
@@ -88,6 +90,40 @@ def settings_for(
     return Settings(client=chosen, limits=limits or LimitSettings())
 
 
+@dataclass
+class SmallWaits:
+    """Answers what it was told.
+
+    Attributes:
+        holders: who acknowledged whatever is asked about.
+        is_applied: whether it is here.
+        lost: raised for every token.
+        asked: the tokens that were asked about.
+    """
+
+    holders: list[str] = field(default_factory=list)
+    is_applied: bool = True
+    lost: Exception | None = None
+    asked: list[CommitToken] = field(default_factory=list)
+
+    def acked_by(self, token: CommitToken) -> list[str]:
+        self.asked.append(token)
+        if self.lost is not None:
+            raise self.lost
+        return self.holders
+
+    async def acked(self, token: CommitToken, count: int, timeout_s: float) -> int:
+        if len(self.acked_by(token)) < count:
+            await asyncio.sleep(timeout_s or 3600)
+        return len(self.holders)
+
+    async def applied(self, token: CommitToken, timeout_s: float) -> bool:
+        self.acked_by(token)
+        if not self.is_applied:
+            await asyncio.sleep(timeout_s)
+        return self.is_applied
+
+
 class SmallEngine:
     """See the module's text.
 
@@ -100,6 +136,9 @@ class SmallEngine:
         would_block: no read is answered in the loop.
         perm_failed: what every write's outcome says about the acks.
         held: outcomes are kept back until `release`, for tests about order.
+        lsns: of writes by their result's repr, where it is not 1/28.
+        waits: what it says about acknowledgements and about other sites' writes.
+        asked_acks: the policy and time-out that the last write was submitted with.
     """
 
     def __init__(self, home: Path, settings: Settings | None = None) -> None:
@@ -125,10 +164,13 @@ class SmallEngine:
         self.refuse_reads: Exception | None = None
         self.would_block = False
         self.perm_failed: str | None = None
-        self.acked = 0
         self.switchovers: list[tuple[tuple[str, int] | None, float]] = []
         self.refuse_switchover: Exception | None = None
+        self.waits = SmallWaits()
+        self.ack_policy, self.ack_timeout_s = "QUORUM", 1.0
+        self.asked_acks: tuple[AckPolicy | None, float | None] = (None, None)
         self.held: list[Batch] | None = None
+        self.lsns: dict[str, Lsn] = {}
         self.reads_on_thread = 0
         self._delivered: deque[Batch] = deque()
 
@@ -170,9 +212,12 @@ class SmallEngine:
         keys: Sequence[bytes] = (),
         watch: Watch | None = None,
         user: str = "",
+        policy: AckPolicy | None = None,
+        ack_timeout_s: float | None = None,
     ) -> None:
         if self.refuse_writes is not None:
             raise self.refuse_writes
+        self.asked_acks = (policy, ack_timeout_s)
         self._committer.submit(Write(work, keys, watch, on_done, user))
 
     def _deliver(self, batch: Batch) -> None:
@@ -191,7 +236,8 @@ class SmallEngine:
         for write in batch.writes:
             failed = write.error is not None
             perm_failed = None if failed else self.perm_failed
-            write.tag(Outcome(write.result, write.error, (1, 28), 1, perm_failed))
+            lsn = self.lsns.get(repr(write.result), (1, 28))
+            write.tag(Outcome(write.result, write.error, lsn, 1, perm_failed))
 
     def release(self) -> None:
         """Give out what was held back, the last first: acks come in any order."""
@@ -228,11 +274,6 @@ class SmallEngine:
         if self.refuse_switchover is not None:
             raise self.refuse_switchover
         self.switchovers.append((to, timeout_s))
-
-    async def wait_acked(self, lsn: Lsn, count: int, timeout_s: float) -> int:
-        if self.acked < count:
-            await asyncio.sleep(timeout_s or 3600)
-        return self.acked
 
     def status(self) -> Status:
         return Status(

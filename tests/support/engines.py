@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from berkeleydb import db
 
+from replication.generations import CommitToken
 from replication.journal import Journal
+from replication.wire import LSN
 from storage.library import StillInLibrary
 from tests.support.environments import LINES, fast, soon
 from ttserver.address import Address
@@ -105,6 +107,12 @@ class EngineSite:
             return "written"
 
         return await self.engine.write(work, keys=keys, **how)
+
+    @staticmethod
+    def token(outcome: WriteOutcome) -> CommitToken:
+        """Name a write."""
+        assert outcome.lsn is not None
+        return CommitToken(outcome.generation, LSN(*outcome.lsn))
 
     async def read(self, key: bytes) -> Any:
         """Read a key on a thread."""

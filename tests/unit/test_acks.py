@@ -8,7 +8,6 @@ from replication.acks import (
     AckTable,
     SiteAck,
     can_be_met,
-    describe_shortfall,
     policy_after_timeout,
     policy_for_membership_change,
     policy_lsn,
@@ -88,7 +87,7 @@ class TestPolicies:
     def test_a_group_of_one_meets_every_policy(self, policy: AckPolicy) -> None:
         assert policy_lsn(policy, []) == LSN_MAX
         assert waits_for_nobody(policy, [])
-        assert can_be_met(policy, []) is None
+        assert can_be_met(policy, [])
 
     @pytest.mark.parametrize("policy", list(AckPolicy))
     def test_so_does_a_group_whose_second_site_is_being_added(self, policy: AckPolicy) -> None:
@@ -137,7 +136,7 @@ class TestPolicies:
     def test_all_available_needs_a_quorum(self) -> None:
         gone = [site(1, connected=False), site(2, connected=False)]
         assert policy_lsn(P.ALL_AVAILABLE, gone) is None
-        assert can_be_met(P.ALL_AVAILABLE, gone) is not None
+        assert not can_be_met(P.ALL_AVAILABLE, gone)
         zero = site(3, L3, electable=False)
         assert policy_lsn(P.ALL_AVAILABLE, [*gone, zero]) is None
 
@@ -153,43 +152,20 @@ class TestPolicies:
                 assert policy_lsn(first, [site(1, L1), adding]) == L1
 
 
-class TestReasons:
-    def test_nothing_to_say_when_enough_are_connected(self) -> None:
+class TestHope:
+    def test_enough_are_connected(self) -> None:
         sites = [site(1), site(2, connected=False)]
-        assert can_be_met(P.QUORUM, sites) is None
-        assert can_be_met(P.ONE, sites) is None
+        assert can_be_met(P.QUORUM, sites)
+        assert can_be_met(P.ONE, sites)
 
-    @pytest.mark.parametrize(
-        ("policy", "reason"),
-        [
-            (P.ALL, "ALL needs all 2 other sites; not connected: site 2"),
-            (P.ALL_PEERS, "ALL_PEERS needs all 1 electable sites; not connected: site 2"),
-            (P.ONE_PEER, "ONE_PEER needs one electable site; not connected: site 2"),
-            (P.QUORUM, "QUORUM needs 1 of 1 electable sites; not connected: site 2"),
-        ],
-    )
-    def test_too_few_are_connected(self, policy: AckPolicy, reason: str) -> None:
+    @pytest.mark.parametrize("policy", [P.ALL, P.ALL_PEERS, P.ONE_PEER, P.QUORUM])
+    def test_too_few_are_connected(self, policy: AckPolicy) -> None:
         sites = [site(1, electable=False), site(2, connected=False)]
-        assert can_be_met(policy, sites) == reason
+        assert not can_be_met(policy, sites)
+        assert can_be_met(P.ONE, sites)
 
     def test_a_lost_site_that_holds_the_write_counts(self) -> None:
         gone = [site(1, L2, connected=False)]
-        assert can_be_met(P.ONE, gone, L2) is None
-        assert can_be_met(P.ONE, gone, L3) == "ONE needs one site; not connected: site 1"
-        assert can_be_met(P.ONE, gone) is not None
-
-    def test_shortfall_says_who_has_it_and_who_has_not(self) -> None:
-        sites = [
-            SiteAck(1, True, True, L3, name="db1:5010"),
-            SiteAck(2, True, True, L1, name="db2:5010"),
-            SiteAck(3, None, False, None),
-            SiteAck(4, True, True, L1, name="db4:5010"),
-        ]
-        assert describe_shortfall(P.QUORUM, sites, L2) == (
-            "QUORUM needs 2 of 4 electable sites; 1/200 acknowledged by db1:5010;"
-            " missing: db2:5010 (at 1/100), site 3 (nothing yet, not connected),"
-            " db4:5010 (at 1/100)"
-        )
-        assert describe_shortfall(P.ONE, [site(1)], L1).endswith(
-            "acknowledged by none; missing: site 1 (nothing yet)"
-        )
+        assert can_be_met(P.ONE, gone, L2)
+        assert not can_be_met(P.ONE, gone, L3)
+        assert not can_be_met(P.ONE, gone)

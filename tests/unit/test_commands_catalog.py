@@ -378,7 +378,9 @@ async def test_a_replicant_reads_and_names_the_master(small: Clients) -> None:
 async def test_a_job_whose_acks_do_not_come_says_so(small: Clients) -> None:
     await small.ask(f"VOLUME.ADD {ONE} DATE *")
     small.engine.perm_failed = "nobody acknowledged"
-    assert await small.ask("EXPIRE") == "PERMFAILED nobody acknowledged"
+    assert await small.ask("EXPIRE") == (
+        "PERMFAILED committed here as 1:1:28, but nobody acknowledged"
+    )
     small.engine.perm_failed = None
     await small.ask("EXPIRE")
     assert (await small.ask(f"VOLUME.GET {ONE}"))["flags"] == "MCDp"

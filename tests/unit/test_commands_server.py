@@ -1,4 +1,4 @@
-"""COMMAND, INFO, ROLE, DBSIZE, TIME, CONFIG, WAIT; and the patterns they and KEYS share."""
+"""COMMAND, INFO, ROLE, DBSIZE, TIME, CONFIG; and the patterns they and KEYS share."""
 
 from __future__ import annotations
 
@@ -238,19 +238,6 @@ async def test_config_get_shows_the_settings_of_the_server(tmp_path: Path) -> No
             b"limits.key_bytes_max",
             b"65536",
         ]
-
-
-async def test_wait_counts_the_sites(client: Wire, served: tuple[Listener, SmallEngine]) -> None:
-    engine = served[1]
-    assert await client.call("WAIT", 1, 1) == 0
-    engine.acked = 2
-    assert await client.pipeline(["SET", "a", 1], ["WAIT", 1, 0]) == [b"OK", 2]
-    assert await client.call("WAIT", 1, -1) == Error("ERR timeout is negative")
-    assert await client.call("WAIT", 1, "x") == Error(
-        "ERR timeout is not an integer or out of range"
-    )
-    engine.role = "replicant"
-    assert (await client.call("WAIT", 1, 1)).startswith("ERR WAIT cannot be used with replica")
 
 
 async def test_a_site_that_loads_says_so(

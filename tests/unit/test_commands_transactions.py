@@ -246,5 +246,7 @@ async def test_an_exec_that_was_not_acknowledged(small: tuple[Wire, SmallEngine]
     client, engine = small
     engine.perm_failed = "nobody acknowledged"
     await client.pipeline(["MULTI"], ["SET", "a", 1])
-    assert await client.call("EXEC") == Error("PERMFAILED nobody acknowledged")
+    assert await client.call("EXEC") == Error(
+        "PERMFAILED committed here as 1:1:28, but nobody acknowledged"
+    )
     assert await client.call("GET", "a") == b"1"

@@ -6,7 +6,7 @@ import pytest
 
 from replication.acks import AckTable, SiteAck
 from replication.messages import AckPolicy
-from replication.pending import Pending, Waiting
+from replication.pending import Counts, Pending, Waiting
 from replication.wire import LSN
 
 P = AckPolicy
@@ -24,6 +24,7 @@ class Group:
         self.pending = Pending(
             self.table, self.sites, self._release, two_site_strict=two_site_strict
         )
+        self.pending.begin(1)
 
     def sites(self) -> list[SiteAck]:
         return [
@@ -35,7 +36,7 @@ class Group:
         self.released.append((token, shortfall))
 
     def write(self, offset: int, policy: AckPolicy = P.ONE, deadline_s: float = LATER_S) -> None:
-        self.pending.add(Waiting(LSN(1, offset), policy, deadline_s, offset))
+        self.pending.add(Waiting(1, LSN(1, offset), policy, deadline_s, offset))
 
     def ack(self, eid: int, offset: int) -> None:
         if self.table.record(eid, 1, LSN(1, offset)):
@@ -99,9 +100,11 @@ class TestLoss:
         group = Group(True)
         group.write(100)
         group.lose(0)
-        assert "ONE needs one site" in group.failed[100]
-        assert "not connected: site 0" in group.failed[100]
-        assert group.pending.perm_failed == 1
+        assert group.failed == {
+            100: "ONE needs one site; 1/100 acknowledged by none; missing: site 0"
+            " (nothing yet, not connected)"
+        }
+        assert group.pending.counts == Counts(unreachable=1)
 
     def test_a_write_to_come_too(self) -> None:
         group = Group(True)
@@ -140,9 +143,44 @@ class TestLoss:
         group = Group(True)
         group.write(100)
         group.write(200, P.ALL)
-        group.pending.fail_all("this site is no longer master")
-        assert group.failed == dict.fromkeys((100, 200), "this site is no longer master")
+        group.pending.end("this site is no longer master")
+        assert group.failed == {
+            offset: f"this site is no longer master; 1/{offset} acknowledged by none;"
+            " missing: site 0 (nothing yet)"
+            for offset in (100, 200)
+        }
         assert len(group.pending) == 0
+
+
+class TestGeneration:
+    def test_a_write_of_an_earlier_generation_is_never_confirmed(self) -> None:
+        # Its thread slept between the commit and here, and this site is master again meanwhile.
+        group = Group(True)
+        group.pending.begin(2)
+        assert group.table.record(0, 2, LSN(1, 200))
+        group.pending.acked()
+        group.write(100)
+        assert group.failed[100].startswith("this site is no longer master of the generation of")
+        assert group.pending.counts == Counts(deposed=1)
+
+    def test_nothing_is_confirmed_after_the_end(self) -> None:
+        group = Group(True)
+        group.ack(0, 200)
+        group.pending.end("this site is no longer master")
+        group.write(100)
+        assert group.failed[100] == (
+            "this site is no longer master; 1/100 acknowledged by site 0; missing: none"
+        )
+
+    def test_what_waits_is_answered_and_the_stable_lsn_begins_anew(self) -> None:
+        group = Group(True)
+        group.write(100)
+        group.ack(0, 100)
+        group.write(200)
+        group.pending.begin(2)
+        assert list(group.failed) == [200]
+        assert group.pending.stable == LSN(0, 0)
+        assert group.table.acked(0) is None
 
 
 class TestTimeOut:
@@ -190,6 +228,21 @@ class TestTimeOut:
         assert group.pending.stable == LSN(0, 0)
 
 
+def test_every_write_is_counted_once_by_how_it_ended() -> None:
+    group = Group(True, True)
+    for offset, policy, writes in ((100, P.ONE, 3), (200, P.NONE, 5), (300, P.ALL, 7)):
+        group.pending.add(Waiting(1, LSN(1, offset), policy, 1.0, offset, writes))
+    group.ack(0, 300)
+    group.pending.expire(1.0)
+    group.write(400)
+    group.pending.end("this site is stopping")
+    group.pending.begin(1)
+    group.lose(0)
+    group.lose(1)
+    group.write(500)
+    assert group.pending.counts == Counts(acknowledged=3, alone=5, unreachable=1, late=7, deposed=1)
+
+
 @pytest.mark.parametrize("policy", list(AckPolicy))
 def test_a_write_may_follow_from_within_a_release(policy: AckPolicy) -> None:
     group = Group(True)
@@ -200,6 +253,7 @@ def test_a_write_may_follow_from_within_a_release(policy: AckPolicy) -> None:
             group.write(200, policy)
 
     group.pending = Pending(group.table, group.sites, release, two_site_strict=True)
+    group.pending.begin(1)
     group.write(100)
     group.ack(0, 200)
     assert group.ok == [100, 200]

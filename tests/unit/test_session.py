@@ -111,9 +111,9 @@ async def test_a_write_that_was_not_acknowledged_does_not_make_reads_fail(
 ) -> None:
     served[1].perm_failed = "0 of 1 acknowledged"
     assert await client.pipeline(["SET", "a", 1], ["GET", "a"], ["GETDEL", "absent"]) == [
-        Error("PERMFAILED 0 of 1 acknowledged"),
+        Error("PERMFAILED committed here as 1:1:28, but 0 of 1 acknowledged"),
         b"1",
-        Error("PERMFAILED 0 of 1 acknowledged"),
+        Error("PERMFAILED committed here as 1:1:28, but 0 of 1 acknowledged"),
     ]
 
 

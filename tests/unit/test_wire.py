@@ -10,6 +10,7 @@ import pytest
 from replication import bodies, handshake, wire
 from replication.bodies import SiteAddress, SiteRecord
 from replication.errors import LocalProtocolError, RemoteProtocolError
+from replication.generations import Beginning
 from replication.handshake import Parameters
 from replication.messages import AckPolicy, MessageType, OwnCode, ParamFlag, RepType
 from replication.mixup import check_first_bytes
@@ -168,6 +169,16 @@ class TestOwnBodies:
         body = b"\0\0\0\2" + bodies.encode_standing(standing)[4:]
         with pytest.raises(RemoteProtocolError, match="format 2 instead of 1"):
             bodies.decode_standing(body)
+
+    def test_generations(self) -> None:
+        beginnings = (Beginning(1, LSN(1, 28)), Beginning(4, LSN(2, 400), LSN(2, 300)))
+        body = bodies.encode_generations(beginnings)
+        assert body.hex() == (
+            "00000001 00000001 0000001c 00000000 00000000"
+            "00000004 00000002 00000190 00000002 0000012c"
+        ).replace(" ", "")
+        assert bodies.decode_generations(body) == beginnings
+        assert bodies.decode_generations(b"") == ()
 
     def test_stable_lsn(self) -> None:
         body = bodies.encode_stable_lsn(4, LSN(1, 2))

@@ -4,6 +4,7 @@ from typing import Final
 
 from ttserver.commands import (
     accounts,
+    acks,
     catalog_jobs,
     catalog_tree,
     catalog_volumes,
@@ -21,6 +22,7 @@ TABLE: Final = Table(
         *connection.COMMANDS,
         *server.COMMANDS,
         *failover.COMMANDS,
+        *acks.COMMANDS,
         *keys.COMMANDS,
         *ranges.COMMANDS,
         *transactions.COMMANDS,

@@ -35,6 +35,7 @@ from ttserver.commands.catalog_views import balance_map, outcome_map
 from ttserver.commands.context import Client, Store
 from ttserver.commands.context import Outcome as WriteOutcome
 from ttserver.commands.table import Command, Kind
+from ttserver.error_replies import perm_failed_reply
 from ttserver.replies import CommandError, Value
 
 if TYPE_CHECKING:
@@ -60,17 +61,18 @@ async def write_now(client: Client, work: Callable[[DBTxn], Any]) -> Any:
         if not done.done():
             done.set_result(outcome)
 
-    client.server.engine.submit(work, finish)
+    client.server.engine.submit(
+        work, finish, policy=client.ack_policy, ack_timeout_s=client.ack_timeout_s
+    )
     outcome = await done
     if isinstance(outcome.error, CatalogError | UserError):
         raise refusal(outcome.error)
     if outcome.error is not None:
         raise outcome.error
     client.writes += 1
-    if outcome.lsn is not None:
-        client.last_write = outcome.lsn
+    client.note_write(outcome)
     if outcome.perm_failed is not None:
-        raise CommandError(f"PERMFAILED {outcome.perm_failed}")
+        raise perm_failed_reply(outcome)
     return outcome.result
 
 

@@ -120,6 +120,7 @@ def reset(client: Client, _args: Sequence[bytes]) -> Value:
     client.unknown_since = client.server.now()
     client.protocol = 2
     client.name = b""
+    client.ack_policy = client.ack_timeout_s = None
     return _RESET
 
 

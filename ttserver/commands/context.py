@@ -15,6 +15,8 @@ from ttserver.commands.cursors import Cursors
 if TYPE_CHECKING:
     from berkeleydb.db import DBTxn
 
+    from replication.generations import CommitToken
+    from replication.messages import AckPolicy
     from storage.access import Access
     from storage.accounts import Accounts
     from storage.catalog.catalog import Catalog
@@ -92,6 +94,16 @@ class ConfigLike(Protocol):
     def in_force(self) -> Mapping[str, str]: ...
 
 
+class WaitsLike(Protocol):
+    """Waiting for writes; see `ttserver.write_waits.WriteWaits`. Each refuses a lost write."""
+
+    def acked_by(self, token: CommitToken) -> Sequence[str]: ...
+
+    async def acked(self, token: CommitToken, count: int, timeout_s: float) -> int: ...
+
+    async def applied(self, token: CommitToken, timeout_s: float) -> bool: ...
+
+
 class EngineLike(Protocol):
     """The database as the client side uses it; everything on the event loop's thread."""
 
@@ -142,6 +154,8 @@ class EngineLike(Protocol):
         keys: Sequence[bytes] = (),
         watch: Any = None,
         user: str = "",
+        policy: AckPolicy | None = None,
+        ack_timeout_s: float | None = None,
     ) -> None:
         """Queue one write for the group commit; raises an error with a `code` to refuse it."""
 
@@ -160,8 +174,15 @@ class EngineLike(Protocol):
     async def switchover(self, to: tuple[str, int] | None, timeout_s: float) -> None:
         """Hand the master's role over; raises an error with a `code` when it stays here."""
 
-    async def wait_acked(self, lsn: Lsn, count: int, timeout_s: float) -> int:
-        """Wait until `count` sites have `lsn`; for ever with a time of 0. Answers how many do."""
+    @property
+    def ack_policy(self) -> str:
+        """The group's, by its name."""
+
+    @property
+    def ack_timeout_s(self) -> float: ...
+
+    @property
+    def waits(self) -> WaitsLike: ...
 
 
 class Login(Protocol):
@@ -245,6 +266,7 @@ class Client:
         since: when it connected, on the loop's clock, seconds.
         unknown_since: since when nobody is logged on, while nobody is.
         end: closes this connection once the replies before are sent; takes the reason.
+        ack_policy, ack_timeout_s: what its writes wait for and how long; None as the group's do.
     """
 
     id: int
@@ -262,7 +284,9 @@ class Client:
     queued: Queued | None = None
     watch: WatchLike | None = None
     watched: set[bytes] = field(default_factory=set)
-    last_write: Lsn | None = None
+    last_write: tuple[int, Lsn] | None = None  # generation and LSN
+    ack_policy: AckPolicy | None = None
+    ack_timeout_s: float | None = None
     last_command: str = ""
     last_active: float = 0.0
     unknown_since: float = 0.0
@@ -276,6 +300,16 @@ class Client:
     def user(self) -> str:
         """Who is logged on; empty before."""
         return "" if self.login is None else self.login.user
+
+    def note_write(self, outcome: Outcome) -> None:
+        """Remember a write for LASTWRITE and WAIT.
+
+        Outcomes come as their policies are met; the last write is the one furthest on in the log.
+        """
+        if outcome.lsn is not None:
+            done = (outcome.generation, outcome.lsn)
+            if self.last_write is None or self.last_write < done:
+                self.last_write = done
 
     def unwatch(self) -> None:
         """Forget all watched keys."""

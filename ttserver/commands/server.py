@@ -1,4 +1,4 @@
-"""Commands about the server: the command table, INFO, ROLE, DBSIZE, TIME, CONFIG GET, WAIT.
+"""Commands about the server: the command table, INFO, ROLE, DBSIZE, TIME, CONFIG GET.
 
 Source: Redis, the command reference of each.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from ttserver.commands.arguments import integer, text
+from ttserver.commands.arguments import text
 from ttserver.commands.context import Client
 from ttserver.commands.docs import describe, document
 from ttserver.commands.glob import matcher
@@ -33,25 +33,6 @@ def time(client: Client, _args: Sequence[bytes]) -> Value:
     """TIME: seconds and microseconds."""
     micros = int(client.server.wall() * 1e6)
     return [b"%d" % (micros // 1_000_000), b"%d" % (micros % 1_000_000)]
-
-
-async def wait(client: Client, args: Sequence[bytes]) -> Value:
-    """WAIT sites milliseconds: how many sites acknowledged this connection's last write.
-
-    0 milliseconds is for ever. A reply to a write already waited for the ack policy; this asks
-    for more than that.
-    """
-    count = integer(args[1])
-    timeout_ms = integer(args[2], "ERR timeout is not an integer or out of range")
-    if timeout_ms < 0:
-        raise CommandError("ERR timeout is negative")
-    engine = client.server.engine
-    if engine.read_only:
-        raise CommandError(
-            "ERR WAIT cannot be used with replica instances. Only the master knows who "
-            "acknowledged a write"
-        )
-    return await engine.wait_acked(client.last_write or (0, 0), count, timeout_ms / 1000)
 
 
 # -- CONFIG
@@ -220,14 +201,4 @@ COMMANDS: Final = (
         right="read",
     ),
     Command("time", 1, Kind.LOCAL, time, "Returns the server's time.", group="server"),
-    Command(
-        "wait",
-        3,
-        Kind.WAITING,
-        wait,
-        "Waits until so many sites acknowledged this connection's last write.",
-        "numreplicas timeout",
-        in_multi=False,
-        right="read",
-    ),
 )
