@@ -30,6 +30,7 @@ from typing import Final, Protocol
 
 from berkeleydb import db
 
+from replication import bulk
 from replication.direct import DirectReader
 from replication.held_log import LOG_AND_PAGES, HeldLog
 from replication.link import Link
@@ -40,7 +41,6 @@ from replication.wire import (
     LSN,
     REP_CONTROL_BYTES,
     Frame,
-    announces_membership_change,
     lsn_from_library,
 )
 
@@ -51,12 +51,12 @@ DEFERRED_POLL_S: Final = 0.01
 DEFERRED_MAX: Final = 10_000  # requests of a site that does not read; more are asked for again
 _LEASE_FLAG: Final = 0x10
 _FLUSH_FLAG: Final = 0x02  # in a record's control part: flush the log inside the call
-_LOG: Final = int(RepType.LOG)
+_LOGS: Final = frozenset({RepType.LOG, RepType.BULK_LOG})
 _START_SYNC: Final = int(RepType.START_SYNC)
 _VERIFY_REQ: Final = int(RepType.VERIFY_REQ)
 _VOTE1: Final = int(RepType.VOTE1)
 _NEWMASTER: Final = int(RepType.NEWMASTER)
-_WATCHED: Final = frozenset({RepType.PAGE, RepType.UPDATE, RepType.VOTE2})
+_WATCHED: Final = frozenset({RepType.PAGE, RepType.BULK_PAGE, RepType.UPDATE, RepType.VOTE2})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
 _PAUSE: Final = -3  # in place of an EID: a pause was asked for, here in the order of messages
@@ -356,8 +356,8 @@ class Applier:
         if self._held.holding and kind in LOG_AND_PAGES:
             self._held.keep(eid, frame)
             return
-        if kind == _LOG:
-            if announces_membership_change(control, frame[4]):
+        if kind in _LOGS:
+            if bulk.announces_membership_change(control, frame[4]):
                 self._membership_seen = True
         elif kind == _START_SYNC:
             self._sync_queue.put((eid, frame))

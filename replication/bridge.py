@@ -37,7 +37,7 @@ _ASKED_AGAIN: Final = db.DB_REP_REREQUEST
 _LOG: Final = int(RepType.LOG)
 _VOTE1: Final = int(RepType.VOTE1)
 _TOLD: Final = frozenset({RepType.UPDATE, RepType.VOTE1})
-_SYNC: Final = frozenset({RepType.PAGE, RepType.PAGE_REQ})
+_SYNC: Final = frozenset({RepType.PAGE, RepType.BULK_PAGE, RepType.PAGE_REQ})
 _ASKED: Final = frozenset(
     {RepType.LOG, RepType.PAGE, RepType.BULK_LOG, RepType.BULK_PAGE, RepType.LOG_MORE}
 )

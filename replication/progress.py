@@ -98,9 +98,9 @@ class SyncProgress:
     def bytes_total(self) -> int:
         return sum(f.pages * f.page_bytes for f in self.files)
 
-    def page(self, record_bytes: int) -> None:
-        """One page passed."""
-        self.pages_done += 1
+    def page(self, record_bytes: int, pages: int = 1) -> None:
+        """A message with pages passed."""
+        self.pages_done += pages
         self.bytes_done += record_bytes
 
     def eta_s(self, now_s: float) -> float | None:

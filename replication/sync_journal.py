@@ -42,20 +42,20 @@ class SyncJournal:
         self.received = offered
         return True
 
-    def page_received(self, record_bytes: int) -> None:
-        """A page came. *Thread:* apply."""
+    def page_received(self, record_bytes: int, pages: int = 1) -> None:
+        """Pages came in one message. *Thread:* apply."""
         if self.received is not None:
-            self.received.page(record_bytes)
+            self.received.page(record_bytes, pages)
 
-    def page_sent(self, eid: int, record_bytes: int) -> None:
-        """A page was sent. *Thread:* any."""
+    def page_sent(self, eid: int, record_bytes: int, pages: int = 1) -> None:
+        """Pages were sent in one message. *Thread:* any."""
         progress = self._sent.get(eid)
         if (progress is None or progress.finished) and self._heard is not None:
             # A replicant's peer takes its pages here; the list was the master's.
             progress = self._sent[eid] = self._heard
             self._heard = None
         if progress is not None:
-            progress.page(record_bytes)
+            progress.page(record_bytes, pages)
 
     # -- in the loop ---------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from berkeleydb import db
 
-from replication import library
+from replication import bulk, library
 from replication.acknowledge import Acknowledger
 from replication.apply import Applier
 from replication.core import Core
@@ -115,6 +115,8 @@ class Upcalls:
             later(self._loop, self._core.elections.vote_came, eid)
         elif kind == RepType.PAGE:
             self._syncs.page_received(len(record))
+        elif kind == RepType.BULK_PAGE:
+            self._syncs.page_received(len(record), bulk.count(record))
         else:
             self._syncs.list_received(self._loop.time(), record)
             later(self._loop, self._on_copy_offered, record)
@@ -143,6 +145,8 @@ class Upcalls:
         """The bridge sent a page, a file list or the wish for a page. *Thread:* any."""
         if kind == RepType.PAGE:
             self._syncs.page_sent(eid, len(record))
+        elif kind == RepType.BULK_PAGE:
+            self._syncs.page_sent(eid, len(record), bulk.count(record))
         elif kind == RepType.PAGE_REQ:
             if self._syncs.begin():
                 later(self._loop, self._on_sync_started, eid)

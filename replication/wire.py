@@ -472,7 +472,8 @@ def announces_membership_change(control: bytes, rec: bytes) -> bool:
     """Tell whether this is the log record by which a native master announces a new site list.
 
     The record is inside the transaction: read the membership database again only after the
-    transaction's permanent message was applied.  In bulk mode it hides in a BULK_LOG block.
+    transaction's permanent message was applied.  In bulk mode it hides in a block
+    of records, see `replication.bulk`.
     """
     return (
         len(control) >= REP_CONTROL_BYTES

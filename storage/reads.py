@@ -52,6 +52,8 @@ class Reads:
 
     Args:
         environment: an open one.
+        nowait: what meets a change of the role or of the copy is given up at once (the operator's
+            db_rep_conf_nowait), not tried again for a while.
         on_dead_handles: called when a database handle died, to have all reopened. *Thread:* any.
 
     Attributes:
@@ -59,9 +61,16 @@ class Reads:
             a lock.
     """
 
-    def __init__(self, environment: Environment, on_dead_handles: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        on_dead_handles: Callable[[], None],
+        *,
+        nowait: bool = False,
+    ) -> None:
         self._environment = environment
         self._on_dead_handles = on_dead_handles
+        self._nowait = nowait
         environment.adopt(self)
         self._readers = environment.worker("reader", threads=READERS)
         self._waiters = environment.worker("waiting-reader", threads=WAITERS)
@@ -225,7 +234,8 @@ class Reads:
             except _PASSING as error:
                 if self._stopped:
                     raise _stopping() from None
-                if time.monotonic() > deadline_s:
+                locked_out = isinstance(error, db.DBRepLockoutError)
+                if time.monotonic() > deadline_s or (locked_out and self._nowait):
                     raise _given_up(error) from error
                 time.sleep(RETRY_PAUSE_S)
 

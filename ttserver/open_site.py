@@ -149,7 +149,7 @@ class OpenSite:
         if manager is None:
             # What the group knew last; as long as replication is off, nothing is added to it.
             self._history = await asyncio.wrap_future(self._keeper.submit(self._read_history))
-        self.reads = Reads(environment, self.drop_handles)
+        self.reads = Reads(environment, self.drop_handles, nowait=self.config.db.rep_config.nowait)
         self.committer = Committer(
             environment,
             self.writes.deliver,

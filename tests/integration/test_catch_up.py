@@ -8,6 +8,7 @@ import pytest
 
 from replication.errors import ReplicationError
 from replication.journal_line import Line, parse_line
+from replication.messages import AckPolicy
 from replication.sync_control import begin_sync
 from tests.support.engines import EngineSite, EngineSites, fast, sites
 from tests.support.environments import soon
@@ -60,7 +61,7 @@ async def test_a_replicant_syncs_from_its_peer(sites: EngineSites) -> None:
     await soon("the peer says that it is over", lambda: events(peer, "sync_send_finished"))
     (sent,) = events(peer, "sync_send_started")
     assert sent.facts["site"] == str(late.address)
-    assert [e.facts["site"] for e in events(master, "sync_send_started")] == [str(peer.address)]
+    assert str(late.address) not in {e.facts["site"] for e in events(master, "sync_send_started")}
     # The live log comes from the master, as ever.
     await master.write(b"later")
     await soon("in step", lambda: late.engine.lsn >= master.engine.lsn)
@@ -171,3 +172,43 @@ async def test_a_delayed_sync_begins_after_its_time(sites: EngineSites) -> None:
     waits = events(replicant, "sync_delayed")
     assert [line.facts["seconds"] for line in waits] == ["1.000", "1.000"]
     assert len(events(replicant, "sync_begun")) == 2
+
+
+# -- bulk transfer ---------------------------------------------------------------------------------
+
+
+async def test_log_and_pages_go_in_bulk(sites: EngineSites) -> None:
+    lines = ("repmgr_set_ack_policy db_repmgr_acks_one", "rep_set_config db_rep_conf_bulk on")
+    master, replicant = sites.group(2, lines=lines)
+    await master.start()
+    for at in range(0, len(KEYS), 20):
+        await master.write(*KEYS[at : at + 20], value=VALUE, policy=AckPolicy.NONE)
+    before = _transfers(master)
+    await replicant.start()
+    await holds_all(replicant)
+    assert _transfers(master) > before, "the pages went in bulk"
+    (finished,) = events(replicant, "sync_receive_finished")
+    assert int(finished.facts["pages"]) > 100
+    await soon("the master says so", lambda: events(master, "sync_send_finished"))
+    (sent,) = events(master, "sync_send_finished")
+    assert int(sent.facts["pages"]) > 100
+    # A write of several records, and many at once, each acknowledged at its own place in the log.
+    before = _transfers(master)
+    outcome = await master.write(b"a", b"b", b"c")
+    assert (outcome.error, outcome.perm_failed) == (None, None)
+    assert master.engine.status().sites[0].acked_lsn == outcome.lsn
+    outcomes = await asyncio.gather(*(master.write(b"%d" % number) for number in range(200)))
+    assert all(each.perm_failed is None for each in outcomes)
+    assert _transfers(master) > before
+    assert await replicant.read(b"199") == b"value"
+    # A transaction that is larger than the library's buffer of 1 MiB.
+    big = b"x" * 3_000_000
+    assert (await master.write(b"big", value=big)).perm_failed is None
+    assert await replicant.read(b"big") == big
+    status = replicant.engine.status()
+    assert status.counters["apply_errors"] == 0
+    assert master.engine.status().counters["messages_dropped"] == 0
+
+
+def _transfers(site: EngineSite) -> int:
+    return int(site.engine.environment.env.rep_stat()["bulk_transfers"])

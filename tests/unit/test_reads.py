@@ -382,3 +382,51 @@ async def test_reads_go_on_while_the_copy_is_replaced(pair: Pair) -> None:
         master.put(b"more")
         await asyncio.sleep(0.005)
     assert reads.on_thread > 0, "the old handle did not die"
+
+
+async def locked_out(pair: Pair) -> None:
+    """Stop a replicant in the middle of its initialisation, where the library locks calls out."""
+    pair.start(lambda opened: opened.put(*(b"%d" % n for n in range(200)), value=b"x" * 2000))
+    master, replicant = pair.master.opened, pair.replicant.opened
+    master.env.rep_set_limit(1)  # a page, then it has to ask again
+    pair.replicant.cut.set()
+    for _ in range(30):
+        master.put(b"key", value=b"x" * 100_000)
+    master.env.txn_checkpoint(0, 0, db.DB_FORCE)
+    for log in ("log.0000000001", "log.0000000002"):
+        (master.environment.home / log).unlink()
+    pair.replicant.cut.clear()
+    deadline_s = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline_s
+        master.put(b"more")
+        try:
+            replicant.env.txn_begin().abort()
+        except db.DBRepLockoutError:
+            pair.replicant.cut.set()
+            return
+        except db.DBRepHandleDeadError:
+            pass
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("nowait", [True, False])
+async def test_what_is_locked_out_waits_a_while_unless_the_operator_says_otherwise(
+    pair: Pair, nowait: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await locked_out(pair)
+    replicant = pair.replicant.opened
+    reads = Reads(replicant.environment, replicant.database.drop, nowait=nowait)
+    monkeypatch.setattr("storage.reads.RETRY_FOR_S", 0.5)
+    tried = 0
+
+    def get_key(txn: db.DBTxn) -> bytes | None:
+        nonlocal tried
+        tried += 1
+        return replicant.keyspace.get(txn, b"key")
+
+    began_s = time.monotonic()
+    with pytest.raises(StorageError, match="changing its role or copy") as refused:
+        await reads.run(get_key)
+    assert refused.value.code == "TRYAGAIN"
+    assert (time.monotonic() - began_s < 0.5) is nowait

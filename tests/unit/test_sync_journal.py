@@ -121,6 +121,16 @@ def test_what_is_sent_is_counted_over_a_repeated_list(lines: Lines) -> None:
     ]
 
 
+def test_pages_that_come_in_bulk_are_counted_each(lines: Lines) -> None:
+    lines.syncs.list_received(100.0, LIST)
+    assert lines.syncs.begin()
+    lines.syncs.announce_received(SITE)
+    for _ in range(3):
+        lines.syncs.page_received(4 * PAGE_BYTES, 4)
+    lines.syncs.received_all(101.0)
+    assert lines.read()[-1].facts["pages"] == "12"
+
+
 def test_a_peer_that_sends_the_masters_pages_says_so(lines: Lines) -> None:
     for now_s in (100.0, 200.0):
         lines.syncs.list_received(now_s, LIST)
