@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,6 +47,7 @@ class Hooks:
             undone before `Manager.permitted_rollback` names it and the environment is opened again.
         rolled_back: (LSN) it is undone, and the database is as it was there. *Thread:* apply, which
             takes no other message until this returns.
+        errand: does what another site asks of this one as master; must not raise.
         in_step: (whether the whole copy was replaced) the log here is that of the master.
     """
 
@@ -59,4 +60,5 @@ class Hooks:
     writers: Writers
     would_roll_back: Callable[[LSN], None]
     rolled_back: Callable[[LSN], None]
+    errand: Callable[[bytes], Awaitable[bytes]]
     in_step: Callable[[bool], None]

@@ -144,6 +144,11 @@ EVENTS: Final[Mapping[str, Event]] = {
             "ledger to commits writes differences",
         ),
         ("rollback_averted", "nothing had to be taken back after all", ""),
+        (
+            "rollback_reapplied",
+            "writes of a ledger were written again",
+            "ledger applied same conflicts skipped",
+        ),
     ),
     **_group(
         "acknowledgement",

@@ -14,6 +14,8 @@ from replication.bodies import Standing
 from replication.comparisons import CODES as COMPARE_CODES
 from replication.comparisons import Comparisons
 from replication.core import Core
+from replication.errands import CODES as ERRAND_CODES
+from replication.errands import Errands
 from replication.errors import RemoteProtocolError
 from replication.generations import History
 from replication.hub import Hub
@@ -79,13 +81,17 @@ class LinkEvents:
         self._on_generations = on_generations
         self._hub: Hub
         self._comparisons: Comparisons
+        self._errands: Errands
         self._performer: Performer
         self._stopping = False
         self._early: dict[int, tuple[int, LSN]] = {}
 
-    def attach(self, hub: Hub, performer: Performer, comparisons: Comparisons) -> None:
+    def attach(
+        self, hub: Hub, performer: Performer, comparisons: Comparisons, errands: Errands
+    ) -> None:
         """Give it the parts that are made after it."""
         self._hub = hub
+        self._errands = errands
         self._comparisons = comparisons
         self._performer = performer
 
@@ -246,6 +252,8 @@ class LinkEvents:
     def _on_other(self, link: Link, event: Event) -> None:
         if isinstance(event, OwnMessage) and event.code in COMPARE_CODES:
             self._comparisons.heard(link, event.code, event.body)
+        elif isinstance(event, OwnMessage) and event.code in ERRAND_CODES:
+            self._errands.heard(link, event.code, event.body)
         else:
             log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
 

@@ -30,6 +30,7 @@ from replication.coldstart import Decision, Start
 from replication.comparisons import Comparisons
 from replication.confirmations import Confirmations
 from replication.core import Core
+from replication.errands import Errands
 from replication.handover_work import HandoverWork
 from replication.held_log import HeldLog
 from replication.holdings import LogNeed
@@ -100,6 +101,7 @@ class Manager:
         self.core: Core
         self.applier: Applier
         self.comparisons: Comparisons
+        self.errands: Errands
         self.site_changes: SiteChanges
         self.switchover: Switchover
         self.confirmations = Confirmations(settings, hooks.confirmed)
@@ -281,7 +283,8 @@ class Manager:
         self.comparisons = Comparisons(
             loop, env, library_, self.applier, self.core, self._hub, self.journal
         )
-        self._link_events.attach(self._hub, self._performer, self.comparisons)
+        self.errands = Errands(self.core, self._hub, self._tasks.spawn, self.hooks.errand)
+        self._link_events.attach(self._hub, self._performer, self.comparisons, self.errands)
         upcalls.attach(self._hub, self.applier, work, membership, self._performer)
         self._upcalls = upcalls
 

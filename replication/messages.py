@@ -74,6 +74,9 @@ class OwnCode(IntEnum):
     HANDOVER_REFUSED = 0x123  # ready, its answer, or that to HANDOVER_TAKE: no, with the reason
     HANDOVER_TAKE = 0x124  # ready, to the target: this site stepped down, take over
 
+    ERRAND = 0x130  # ready, to the master: do this for a replicant (see `replication.errands`)
+    ERRAND_DONE = 0x131  # ready, its answer
+
     # ready, master to a replicant and back: are the two identical? See `replication.compare`
     COMPARE_BEGIN = 0x150
     COMPARE_PREPARE = 0x151

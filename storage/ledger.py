@@ -89,23 +89,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of writing a ledger's writes again.
 
     Args:
-        time: when, UTC.
+        time: when last, UTC.
         applied: writes that are there again.
-        same: whose values were there already.
-        conflicts: not written, because a key has another value today.
-        skipped: not written for another reason.
+        same: writes whose values were there already.
+        left: the numbers of the others, because a key has another value today, or none could be
+            written.
     """
 
     time: str
     applied: int
     same: int
-    conflicts: int
-    skipped: int
+    left: list[int]
 
     @property
     def settled(self) -> bool:
         """Nothing is left to be decided."""
-        return not self.conflicts and not self.skipped
+        return not self.left
 
 
 class Ledgers:

@@ -47,6 +47,7 @@ from ttserver.engine_status import build_status
 from ttserver.key_count import KeyCount
 from ttserver.master_databases import make_databases
 from ttserver.open_site import Listeners, OpenSite
+from ttserver.reapply import Reapply
 from ttserver.refused import Refused
 from ttserver.rejoin import Rejoin
 from ttserver.reopening import CANNOT_OPEN, CLOSE_S, Reopening
@@ -100,6 +101,7 @@ class Engine:
         self.reopening = Reopening(self, on_stuck if on_stuck is not None else _end_process)
         self.rejoin = Rejoin(self)
         self.too_few_acks = 0  # writes refused by min_acks_to_accept
+        self.reapply = Reapply(self)
         self._site: OpenSite | None = None
         self.loop: asyncio.AbstractEventLoop
         self._opening: asyncio.Task[None] | None = None
@@ -153,6 +155,7 @@ class Engine:
             rejoin.would_roll_back,
             rejoin.rolled_back,
             rejoin.in_step,
+            self.reapply.serve,
         )
         site = OpenSite(self.config, self.journal, listeners, replication=self.replication)
         self._site = site

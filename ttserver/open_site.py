@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,6 +72,7 @@ class Listeners:
         would_roll_back: the master lacks what lies behind that LSN here.
         rolled_back: that is undone. *Thread:* apply.
         in_step: the log here is that of the master.
+        errand: another site asks this one, as master, to do something for it.
     """
 
     role_changed: Callable[[OpenSite], None]
@@ -80,6 +81,7 @@ class Listeners:
     would_roll_back: Callable[[OpenSite, LSN], None]
     rolled_back: Callable[[OpenSite, LSN], None]
     in_step: Callable[[OpenSite], None]
+    errand: Callable[[bytes], Awaitable[bytes]]
 
 
 class OpenSite:
@@ -220,6 +222,7 @@ class OpenSite:
             writers=self._standstill,
             would_roll_back=lambda lsn: self._listeners.would_roll_back(self, lsn),
             rolled_back=lambda lsn: self._listeners.rolled_back(self, lsn),
+            errand=self._listeners.errand,
             in_step=lambda _synced: self._listeners.in_step(self),
         )
         listen, clients = config.replication_listen, config.settings.client.listen

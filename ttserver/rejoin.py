@@ -14,6 +14,7 @@ of before. It is one line in the journal, an alarm and a file; `ttserver rollbac
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from ttserver.engine import Engine
     from ttserver.open_site import OpenSite
+    from ttserver.reapply import Report
 
 ALARM: Final = "rollback"
 _CANNOT: Final = (StorageError, OSError, *LIBRARY_ERRORS)
@@ -61,6 +63,7 @@ class Rejoin:
         self._permitted: LSN | None = None
         self._asked: LSN | None = None  # where the operator has to decide
         self._pending = False
+        self._alarm_s: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         # Set explicitly, the library's switch keeps its meaning.
@@ -248,14 +251,32 @@ class Rejoin:
             differences=head.differences,
         )
         if undone:
+            self._alarm_s = time.monotonic()
             engine.journal.write(
                 "alarm_raised",
                 alarm=ALARM,
                 why=f"taken back: {_count(undone, 'write')} of this site that"
                 f" {head.master or 'its master'} did not have",
-                hint=f"see them: ttserver rollback show {head.id}",
+                hint=f"see them: ttserver rollback show {head.id}; write them again:"
+                f" ttserver rollback reapply {head.id}",
             )
         engine.changed()
+
+    def reapplied(self, report: Report) -> None:
+        """Writes of a ledger were written again."""
+        engine = self._engine
+        engine.journal.write(
+            "rollback_reapplied",
+            ledger=report.ledger,
+            applied=report.applied,
+            same=report.same,
+            conflicts=report.conflict,
+            skipped=report.skipped,
+        )
+        if not self.open_ledgers and self._alarm_s is not None:
+            seconds = time.monotonic() - self._alarm_s
+            engine.journal.write("alarm_cleared", alarm=ALARM, seconds=seconds)
+            self._alarm_s = None
 
     # -- when nothing has to be undone ---------------------------------------------------------
 

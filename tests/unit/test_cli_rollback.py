@@ -66,7 +66,7 @@ def test_without_ledgers(home: Home, capsys: pytest.CaptureFixture[str]) -> None
 def test_the_list(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     write(home, "first", WRITE)
     write(home, "second", HIDDEN, EVIL)
-    done = Outcome(time="then", applied=1, same=1, conflicts=2, skipped=0)
+    done = Outcome(time="then", applied=1, same=1, left=[3, 4])
     Ledgers(home.rollbacks).write_outcome("second", done)
     _, first, second = printed(home, capsys, "list").splitlines()
     assert first.split() == [
@@ -82,7 +82,7 @@ def test_the_list(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert second.split()[-5:] == ["0", "2", "2", "of", "4"]
     ledgers = json.loads(printed(home, capsys, "list", "--json"))
     assert [each["ledger"]["id"] for each in ledgers] == ["first", "second"]
-    assert ledgers[1]["outcome"]["conflicts"] == 2
+    assert ledgers[1]["outcome"]["left"] == [3, 4]
 
 
 def test_what_a_ledger_holds(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

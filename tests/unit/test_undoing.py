@@ -360,12 +360,12 @@ def test_ledgers_are_listed_in_order_with_what_became_of_them(site: Site) -> Non
     ledgers.write(site.head((1, 28), "empty"), [])
     assert [head.id for head in ledgers.heads()] == ["a", "b", "c", "empty"]
     assert ledgers.open_count() == 3
-    ledgers.write_outcome("a", Outcome(time="now", applied=1, same=0, conflicts=0, skipped=0))
-    ledgers.write_outcome("b", Outcome(time="now", applied=0, same=0, conflicts=1, skipped=0))
+    ledgers.write_outcome("a", Outcome(time="now", applied=1, same=0, left=[]))
+    ledgers.write_outcome("b", Outcome(time="now", applied=0, same=0, left=[1]))
     assert ledgers.open_count() == 2
     outcome = ledgers.outcome("b")
     assert outcome is not None
-    assert (outcome.conflicts, ledgers.outcome("c")) == (1, None)
+    assert (outcome.left, ledgers.outcome("c")) == ([1], None)
     assert [head.id for head in ledgers.heads()] == ["a", "b", "c", "empty"]
 
 

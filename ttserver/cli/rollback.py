@@ -1,6 +1,8 @@
-"""Commands about writes that were taken back: `rollback list|show|accept`."""
+"""Commands about writes that were taken back: `rollback list|show|reapply|accept`."""
 
 import contextlib
+from base64 import b64decode
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -41,6 +43,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command("list")(_list)
     group.command("show")(_show)
+    group.command("reapply")(_reapply)
     group.command("accept")(_accept)
     app.add_typer(group)
 
@@ -75,9 +78,8 @@ def _list(ctx: typer.Context, home: HomeOption = None, as_json: JsonOption = Fal
 def _outcome(outcome: Outcome | None) -> str:
     if outcome is None:
         return "no"
-    left = outcome.conflicts + outcome.skipped
     done = outcome.applied + outcome.same
-    return "yes" if not left else f"{done} of {done + left}"
+    return "yes" if outcome.settled else f"{done} of {done + len(outcome.left)}"
 
 
 def _show(
@@ -146,6 +148,50 @@ def shown(value: bytes | None) -> str:
     text = printable(text[:VALUE_CHARS_MAX])
     more = f"... ({len(value)} bytes)" if len(value) > VALUE_CHARS_MAX else ""
     return f'"{text}"{more}'
+
+
+def _reapply(
+    ctx: typer.Context,
+    ledger: LedgerArgument = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write a ledger's writes again on the master of today, where nothing else was written since.
+
+    Each client's write as a whole, in their order. One is left alone when a key of it has another
+    value today than before it; those are named, and exit status is 1. What is there already is not
+    written twice, so this may be repeated.
+    """
+    head = chosen(_ledgers(ctx, home), ledger)
+    err = console(stderr=True)
+    with daemon_of(home_of(ctx, home)) as daemon:
+        report = daemon.ask(
+            "rollback-reapply",
+            on_line=lambda line: err.print(Text(str(line["progress"]))),
+            ledger=head.id,
+        )
+    if as_json:
+        print_json(report)
+    else:
+        for line in _report(report):
+            console().print(Text(line), soft_wrap=True)
+    return EXIT_FAILED if report["left"] else 0
+
+
+def _report(report: dict[str, Any]) -> Iterator[str]:
+    counts = f"{report['applied']} written again, {report['same']} there already"
+    left = len(report["left"])
+    yield f"{report['ledger']}: {counts}, {left} left"
+    if report["perm_failed"]:
+        yield f"written, but not acknowledged: {report['perm_failed']}"
+    for each in report["conflicts"]:
+        key, now = (None if each[x] is None else b64decode(each[x]) for x in ("key", "now"))
+        yield f"write {each['write']}: {shown(key)} is {shown(now)} today; left as it is"
+    more = report["conflict"] - len(report["conflicts"])
+    if more:
+        yield f"and {more} more whose keys have other values today"
+    for why in report["why_skipped"]:
+        yield f"left out: {why}"
 
 
 def _accept(
