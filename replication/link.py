@@ -12,6 +12,7 @@ high mark, requests of a site are not served while its own are (see `replication
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -72,6 +73,11 @@ class Link:
         self.bytes_in = 0
         self.bytes_out = 0
         self._sock = sock
+        # What the loop waits on in place of the socket. uvloop drops a socket that was reset
+        # without a word, and its end would never be noticed; of an epoll it sees only that
+        # there is something to be looked at.
+        self._watch = select.epoll()
+        self._watch.register(sock.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
         self._on_data = on_data
         self._on_closed = on_closed
         self._lock = threading.Lock()
@@ -205,14 +211,14 @@ class Link:
         """Begin to read. *Thread:* the loop."""
         if not (self._lent or self._reading or self._paused or self._closed):
             self._reading = True
-            self.loop.add_reader(self._sock.fileno(), self._on_readable)
+            self.loop.add_reader(self._watch.fileno(), self._on_readable)
 
     def pause_reading(self) -> None:
         """Stop reading until `resume_reading`: TCP holds the other side back."""
         self._paused = True
         if self._reading and not self._closed:
             self._reading = False
-            self.loop.remove_reader(self._sock.fileno())
+            self.loop.remove_reader(self._watch.fileno())
 
     def resume_reading(self) -> None:
         """Go on reading."""
@@ -268,7 +274,7 @@ class Link:
         if not self._reading or self._closed or self._close_when_sent is not None:
             return False
         self._reading = False
-        self.loop.remove_reader(self._sock.fileno())
+        self.loop.remove_reader(self._watch.fileno())
         self._lent = True
         return True
 
@@ -373,8 +379,9 @@ class Link:
         if self._linger_timer is not None:
             self._linger_timer.cancel()
         fileno = self._sock.fileno()
-        self.loop.remove_reader(fileno)
+        self.loop.remove_reader(self._watch.fileno())
         self.loop.remove_writer(fileno)
+        self._watch.close()
         with self._reader_lock:
             # Not while another thread reads: the number could be another socket's by then. One
             # that sleeps on it would keep the connection open, so it is woken.

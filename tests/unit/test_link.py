@@ -8,8 +8,10 @@ import socket
 import struct
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from replication import link as link_module
 from tests.support.links import Recorded, connection, read_to_end, until
@@ -222,3 +224,22 @@ class TestTheEnd:
             theirs.close()
             await until("closed", lambda: end.closed)
             assert end.closed == ["over"]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_reset_is_noticed_whatever_the_loop(run: Callable[..., object]) -> None:
+    """A process that dies with something unread resets its connections."""
+
+    async def reset() -> None:
+        with connection() as (ours, theirs):
+            end = Recorded(ours)
+            end.link.start_reading()
+            await asyncio.sleep(0)
+            # Both come in one look: there is something to read, and the connection was reset.
+            theirs.send(b"before")
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            theirs.close()
+            await until("it is noticed", lambda: end.closed)
+            assert end.closed == ["Connection reset by peer"]
+
+    run(reset())
