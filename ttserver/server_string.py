@@ -51,6 +51,19 @@ def find_server(given: str | None, environment: Mapping[str, str]) -> ServerStri
     return server
 
 
+def find_servers(given: str | None, environment: Mapping[str, str]) -> list[ServerString]:
+    """As `find_server`, where several servers may stand: `user:password@db1,db2:5001,db3`.
+
+    Raises:
+        ConfigurationError: see `find_server`.
+    """
+    text = given if given is not None else environment.get(SERVER_VARIABLE, "")
+    credentials, at, places = text.strip().rpartition("@")
+    return [
+        find_server(f"{credentials}{at}{place.strip()}", environment) for place in places.split(",")
+    ]
+
+
 def parse_server_string(text: str) -> ServerString:
     """Take `user:password@server:port` apart.
 

@@ -69,6 +69,18 @@ class Volumes:
         Raises:
             CatalogError: INVALID, NOTFOUND, EXISTS, LIMIT, LOCKED, REFUSED.
         """
+        volume, changes = self.plan_add(txn, actor, name, repository, fields)
+        self._store.write(txn, actor, changes)
+        return volume
+
+    def plan_add(
+        self, txn: db.DBTxn, actor: Actor, name: str, repository: str, fields: Fields
+    ) -> tuple[Volume, list[Change]]:
+        """Plan what `add` does, and write nothing.
+
+        Raises:
+            CatalogError: as `add`.
+        """
         media_name = media_of(check_volume(name))
         media = self._open_media(txn, media_name, name)
         if self._store.volume(txn, name) is not None:
@@ -93,8 +105,7 @@ class Volumes:
         flags = _checked_flags(fields.get("flags", ""))
         volume = Volume(current=place, target=place, scanned=place, flags=with_flags(flags))
         volume, changes = self._changed(txn, name, volume, fields)
-        self._store.write(txn, actor, [Change(name, None, volume, "add"), *changes])
-        return volume
+        return volume, [Change(name, None, volume, "add"), *changes]
 
     def change(self, txn: db.DBTxn, actor: Actor, name: str, fields: Fields) -> Volume:
         """Change what is known of a volume.

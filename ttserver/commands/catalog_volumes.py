@@ -107,6 +107,15 @@ def add(store: Store, txn: DBTxn, asked: Request) -> Value:
     return _view(store, txn, asked, volume)
 
 
+def check(store: Store, txn: DBTxn, asked: Request) -> Value:
+    """VOLUME.CHECK: VOLUME.ADD with the same words, but nothing is written."""
+    _allow(store, txn, asked, Right.ALTER)
+    given = dict(asked.given)
+    repository = given.pop("repository", "")
+    plan = store.catalog.volumes.plan_add
+    return _view(store, txn, asked, plan(txn, asked.actor, asked.name, repository, given)[0])
+
+
 def change(store: Store, txn: DBTxn, asked: Request) -> Value:
     """VOLUME.SET name [OPTION value ...], VOLUME.SETDATE name date."""
     _allow(store, txn, asked, Right.WRITE)
@@ -270,6 +279,14 @@ COMMANDS: Final = (
         run=add,
         usage=f"name [IN repository] [FLAGS letters] {_FIELDS_USAGE}",
         summary="Adds a volume to a repository, or to the default one of its media type.",
+        prepare=named(_ADD),
+    ),
+    read(
+        "volume.check",
+        -2,
+        run=check,
+        usage=f"name [IN repository] [FLAGS letters] {_FIELDS_USAGE}",
+        summary="Answers what VOLUME.ADD would, and adds nothing.",
         prepare=named(_ADD),
     ),
     write(

@@ -1,4 +1,4 @@
-"""`tt`, the users' program: what people do with the server, over its client port."""
+"""The program itself: global options, the list of verbs, what becomes of every error."""
 
 import os
 import sys
@@ -10,29 +10,20 @@ import typer
 from ttserver import __version__
 from ttserver.errors import ConfigurationError, TtserverError, hint_of
 from ttserver.ping import run as run_ping
-from ttserver.server_string import find_server
+from ttserver.server_string import find_servers
+from ttserver.tt import accounts, jobs, load, objects, volumes
+from ttserver.tt.frame import ServerOption
 
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
 _INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
-
-ServerOption = Annotated[
-    str | None,
-    typer.Option(
-        "-S",
-        "--server",
-        metavar="USER:PASSWORD@SERVER:PORT",
-        help="The server; parts may be left out. Else $TT_SERVER, else localhost:5000.",
-        show_default=False,
-    ),
-]
 
 app = typer.Typer(
     name="tt",
     help="Work with a ttserver: the users' program.",
     epilog="Exit status: 0 success, 1 the operation failed, 2 usage.",
     invoke_without_command=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -77,7 +68,7 @@ def ping(
     ] = 5.0,
 ) -> None:
     """See whether a server answers, and how quickly. Needs no logon."""
-    target = find_server(server if server is not None else ctx.obj, os.environ)
+    target = find_servers(server if server is not None else ctx.obj, os.environ)[0]
     status = run_ping(
         target,
         count=count,
@@ -88,6 +79,10 @@ def ping(
         advise=lambda hint: print(f"HINT: {hint}", file=sys.stderr, flush=True),
     )
     raise typer.Exit(status)
+
+
+for family in (objects, volumes, load, jobs, accounts):
+    family.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
