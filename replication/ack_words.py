@@ -93,7 +93,7 @@ def advise(
         sites: every other member of the group, as it stands.
         two_site_strict: db_repmgr_conf_2site_strict.
     """
-    if not any(site.status is not SiteStatus.ADDING for site in sites):
+    if not any(site.is_copy for site in sites):
         return None  # a group of one: there is nobody to wait for
     reached = [replace(site, connected=True) for site in sites]
     if waits_for_nobody(policy, reached, two_site_strict=two_site_strict):

@@ -55,6 +55,7 @@ class SiteAck:
         acked: the highest LSN it acknowledged in this generation, if any.
         status: its status in the site list.
         name: for messages; its number if not given.
+        witness: it votes and holds no data, so nobody waits for it.
     """
 
     eid: int
@@ -63,11 +64,17 @@ class SiteAck:
     acked: LSN | None
     status: SiteStatus = SiteStatus.PRESENT
     name: str = ""
+    witness: bool = False
 
     @property
     def counts(self) -> bool:
-        """Whether its acknowledgements count: it is a full member."""
-        return self.status is SiteStatus.PRESENT
+        """Whether its acknowledgements count: it is a full member that holds data."""
+        return self.status is SiteStatus.PRESENT and not self.witness
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it holds, or held, the data: one that is being added does not yet."""
+        return self.status is not SiteStatus.ADDING and not self.witness
 
     def __str__(self) -> str:
         return self.name or f"site {self.eid}"
@@ -258,12 +265,12 @@ def holds(site: SiteAck, lsn: LSN) -> bool:
 
 
 def _is_alone(sites: Iterable[SiteAck]) -> bool:
-    return all(site.status is SiteStatus.ADDING for site in sites)
+    return not any(site.is_copy for site in sites)
 
 
 def _awaited(sites: Iterable[SiteAck]) -> list[SiteAck]:
     """Everybody "all" means: who is being added is not there yet, who is being removed still is."""
-    return [site for site in sites if site.status is not SiteStatus.ADDING]
+    return [site for site in sites if site.is_copy]
 
 
 def _awaited_peers(sites: Iterable[SiteAck]) -> list[SiteAck]:

@@ -63,7 +63,7 @@ class Belonging:
         if core.phase is not Phase.JOINING:
             return  # promoted meanwhile
         self._remembered.removed(False)
-        core.group.adopt(membership)
+        core.adopt(membership)
         core.own = replace(core.own, has_membership=True, removed=False)
         self._out.note("joined_group", members=core.group.names(), version=membership.version)
         core.follow(now_s)

@@ -35,6 +35,10 @@ _PERMANENT: Final = db.DB_REP_PERMANENT
 _ANYWHERE: Final = db.DB_REP_ANYWHERE
 _ASKED_AGAIN: Final = db.DB_REP_REREQUEST
 _LOG: Final = int(RepType.LOG)
+# What a site without data has no use for, of what goes to every site.
+LOG_KINDS: Final = frozenset(
+    {RepType.LOG, RepType.BULK_LOG, RepType.NEWFILE, RepType.START_SYNC, RepType.LOG_MORE}
+)
 _VOTE1: Final = int(RepType.VOTE1)
 _TOLD: Final = frozenset({RepType.UPDATE, RepType.VOTE1})
 _SYNC: Final = frozenset({RepType.PAGE, RepType.BULK_PAGE, RepType.PAGE_REQ})
@@ -79,7 +83,9 @@ class Bridge:
         self._lock = threading.Lock()
         # Replaced as a whole, never changed: the callback reads them without a lock.
         self._by_eid: dict[int, Link] = {}
-        self._links: tuple[Link, ...] = ()
+        self._links: tuple[Link, ...] = ()  # of those who take the log
+        self._all: tuple[Link, ...] = ()  # with the witnesses, who only hear of elections
+        self._witnesses: frozenset[int] = frozenset()
         self._peer: tuple[int, Link] | None = None
         self._unsent = 0
         self.last_broadcast_s = 0.0
@@ -91,16 +97,25 @@ class Bridge:
         self.stalls = 0
         self.waits = 0
 
-    def set_link(self, eid: int, link: Link | None) -> None:
-        """Send a site's messages on this link from now on; None: it has none."""
+    def set_link(self, eid: int, link: Link | None, *, witness: bool = False) -> None:
+        """Send a site's messages on this link from now on; None: it has none.
+
+        Args:
+            witness: it takes no log.
+        """
         with self._lock:
             by_eid = dict(self._by_eid)
             if link is None:
                 by_eid.pop(eid, None)
             else:
                 by_eid[eid] = link
-            self._by_eid = by_eid
-            self._links = tuple(by_eid.values())
+            self._witnesses = self._witnesses - {eid} | ({eid} if witness else set())
+            self._set(by_eid)
+
+    def _set(self, by_eid: dict[int, Link]) -> None:
+        self._by_eid = by_eid
+        self._all = tuple(by_eid.values())
+        self._links = tuple(other for eid, other in by_eid.items() if eid not in self._witnesses)
 
     def set_peer(self, eid: int, link: Link | None) -> None:
         """Ask this site for what any site may answer, from now on; None: the master.
@@ -122,7 +137,7 @@ class Bridge:
         kind = control[19]
         frame = _HEADER.pack(_REP_MESSAGE, len(control), len(record)) + control + record
         if eid < 0:
-            links = self._links
+            links = self._links if kind in LOG_KINDS else self._all
             for link in links:
                 link.put(frame)
             self.messages_sent += len(links)
@@ -175,7 +190,7 @@ class Bridge:
     def flush(self) -> None:
         """Send what waits on all links. *Thread:* any."""
         self._unsent = 0
-        for link in self._links:
+        for link in self._all:
             link.flush()
 
     def is_choked(self, eid: int) -> bool:
@@ -205,13 +220,11 @@ class Bridge:
     def _give_up(self, link: Link, over_s: float) -> None:
         self.stalls += 1
         with self._lock:
-            by_eid = {eid: other for eid, other in self._by_eid.items() if other is not link}
-            self._by_eid = by_eid
-            self._links = tuple(by_eid.values())
+            self._set({eid: other for eid, other in self._by_eid.items() if other is not link})
         self._on_stalled(link, over_s)
 
     def broadcast(self, frame: bytes) -> None:
         """Send a frame of ours (a heartbeat) to every site. *Thread:* any."""
         self.last_broadcast_s = time.monotonic()
-        for link in self._links:
+        for link in self._all:
             link.write(frame)

@@ -20,7 +20,7 @@ infrastructure"; who becomes master at a cold start is `replication.coldstart`.
 
 from dataclasses import replace
 
-from replication import bodies, coldstart, effects
+from replication import coldstart, effects
 from replication.belonging import Belonging
 from replication.bodies import SiteAddress, Standing
 from replication.catch_up import CatchUp
@@ -33,9 +33,10 @@ from replication.group import Group
 from replication.handover import Handover
 from replication.heartbeats import Heartbeats
 from replication.holdings import Holdings
+from replication.list_requests import ListRequests
 from replication.membership import Membership
 from replication.memory import Memory
-from replication.messages import OwnCode, StandingFlag
+from replication.messages import StandingFlag
 from replication.phase import Phase
 from replication.probes import Probes
 from replication.remembered import Remembered
@@ -113,6 +114,7 @@ class Core:
         self.belonging = Belonging(self, self._out, self._remembered, self._probes)
         self.handover = Handover(self, self._out)
         self.failback = Failback(self, settings.preferred, self._out)
+        self.requests = ListRequests(self, self._out)
         self.inviters: set[SiteAddress] = set()
         self.question: coldstart.Decision | None = None  # the operator is asked
         self._applied = own.last_lsn
@@ -127,6 +129,11 @@ class Core:
     def site(self, address: SiteAddress) -> SiteState:
         """The site's state; a new one gets the next EID (this site is 1)."""
         return self.sites.site(address)
+
+    def site_of(self, eid: int) -> SiteAddress | None:
+        """The address of a site by its EID."""
+        state = self.sites.by_eid(eid)
+        return state.address if state else None
 
     @property
     def is_master(self) -> bool:
@@ -287,9 +294,7 @@ class Core:
             return  # said before the library made this site master, or before it was removed
         self.generation = max(self.generation, generation)
         self._remembered.generation(self.generation)
-        state = self.sites.by_eid(eid)
-        self.master = state.address if state else None
-        self.last_master = self.master
+        self.last_master = self.master = self.site_of(eid)
         self.elections.master_found()
         self.heartbeats.new_master()
         if not again:
@@ -310,6 +315,9 @@ class Core:
         if self.misses_master:
             self.new_master(now_s, eid, generation, again=generation == self.generation)
             self.heartbeats.gap_left()
+        elif self.settings.witness and self.site_of(eid) != self.master:
+            # The library has no event for a new master where it may not take a copy.
+            self.new_master(now_s, eid, generation)
 
     def startup_finished(self, reached: LSN) -> None:
         """The library says that this replicant has caught up with the master's log.
@@ -327,6 +335,8 @@ class Core:
 
     def join_failure(self, now_s: float) -> None:
         """The library cannot sync with this master and automatic initialisation is off."""
+        if self.settings.witness:
+            return  # as it should be
         self.wait(
             now_s,
             f"the log here does not fit the master's ({self.master}) and internal initialisation"
@@ -400,6 +410,7 @@ class Core:
         state.standing = standing
         self.holdings.stood(state.address, standing)
         state.electable = standing.priority > 0
+        self._remembered.witness(state.address, bool(standing.flags & StandingFlag.WITNESS))
         self._remembered.priority(state.address, standing.priority)
         self._remembered.generation(standing.generation)
 
@@ -545,36 +556,11 @@ class Core:
             if self.own.has_membership and membership.find(self.settings.local) is None:
                 self.belonging.left_out(now_s, membership.version)
                 return
-            self.group.adopt(membership)
+            self.adopt(membership)
             present = self.group.is_present(self.settings.local)
             self.own = replace(self.own, has_membership=present)
             self._remembered.only(self.others())
         self._dial_due(now_s)
-
-    def join_asked(self, request: int, address: SiteAddress) -> None:
-        """A site asks to be taken in; only a master can do that, another site names it."""
-        if self._is_theirs(request):
-            self.group.join_asked(request, address)
-
-    def remove_asked(self, request: int, address: SiteAddress, *, forced: bool = False) -> None:
-        """Somebody asks to take a site out; as with `join_asked`."""
-        if self._is_theirs(request):
-            self.group.remove_asked(request, address, forced=forced)
-
-    def _is_theirs(self, request: int) -> bool:
-        """Whether a change of the group is this site's to make; else say whose it is."""
-        if self.handover.busy:
-            reason = "the master's role is being handed over; ask again"
-            self._out.do(effects.Answer(request, OwnCode.GM_FAILURE, reason=reason))
-            return False
-        if self.is_master and self.membership is not None:
-            return True
-        if self.master is None or self.master_link is None:
-            self._out.do(effects.Answer(request, OwnCode.GM_FAILURE, reason="no master is known"))
-        else:
-            body = bodies.encode_forward(self.master, self.generation)
-            self._out.do(effects.Answer(request, OwnCode.GM_FORWARD, body))
-        return False
 
     def membership_changed(self, membership: Membership, request: int | None) -> None:
         """The change is committed."""
@@ -593,7 +579,13 @@ class Core:
             and membership.find(self.settings.local) is not None
             and self.phase is not Phase.REMOVED
         ):
-            self.group.adopt(membership)
+            self.adopt(membership)
+
+    def adopt(self, membership: Membership) -> None:
+        """Take this list for the truth."""
+        self.group.adopt(membership)
+        if self.settings.witness:
+            self._remembered.sites(membership)
 
     # -- signs of life -------------------------------------------------------------------------
 
@@ -609,6 +601,7 @@ class Core:
         link.monitored = generation
         if self.phase is Phase.FOLLOWING:
             same, busy = generation == self.generation, self.catch_up.busy
+            busy = busy or self.settings.witness  # it misses nothing
             self.heartbeats.heard(now_s, lsn, applied, same_generation=same, syncing=busy)
         elif self.is_master and generation > self.generation:
             self.duplicate_master(now_s)
@@ -643,5 +636,5 @@ class Core:
             self.heartbeats.send_due(now_s, last_broadcast_s)
         else:
             self.heartbeats.watch(now_s, self.master_link, self.generation)
-            if self.master is not None and self.master_link is not None:
+            if self.master and self.master_link and not self.settings.witness:
                 self.catch_up.tick(now_s, self.master, sync_progress)

@@ -95,6 +95,8 @@ class Holdings:
         return tuple(need for site in members for need in self._needs(site))
 
     def _needs(self, site: SiteAddress) -> Iterator[LogNeed]:
+        if site in self._remembered.memory.witnesses:
+            return  # it never takes any
         state = self._sites.get(site)
         away = "" if state is not None and state.link is not None else ", not connected"
         acked = self._remembered.memory.acked.get(site)

@@ -176,11 +176,11 @@ class LinkEvents:
                 link.peer.answer(OwnCode.SITE_STANDING, bodies.encode_standing(self._standing()))
             case OwnCode.JOIN_REQUEST:
                 number = self._performer.requests.of_link(link)
-                self._core.join_asked(number, request.site.address)
+                self._core.requests.join(number, request.site.address)
                 self._performer.run()
             case OwnCode.REMOVE_REQUEST:
                 number = self._performer.requests.of_link(link)
-                self._core.remove_asked(number, request.site.address)
+                self._core.requests.remove(number, request.site.address)
                 self._performer.run()
             case OwnCode.INVITE:
                 self._core.belonging.invited(self._loop.time(), request.site.address)

@@ -58,6 +58,7 @@ from replication.tokens import Tokens
 from replication.upcalls import SELF_EID, Upcalls
 from replication.where import Where, where_is
 from replication.wire import LSN, LSN_ZERO
+from replication.witness import WitnessApplier
 
 TICK_S = 0.05
 LATE_S = 10 * TICK_S  # the process stood still for so long: what came meanwhile is not read yet
@@ -195,9 +196,10 @@ class Manager:
             return env.get_lg_max(), held
 
         self._log_file_bytes, held = await asyncio.wrap_future(self._calls.submit(read))
-        members = await asyncio.wrap_future(
-            self._calls.submit(lambda: gmdb.read(env, held.generation))
-        )
+        members = self._memory.sites
+        if not self.settings.witness:
+            read_list = self._calls.submit(lambda: gmdb.read(env, held.generation))
+            members = await asyncio.wrap_future(read_list)
         own = standing.at_start(self.settings, held, members, self._memory)
         self.core = Core(self.settings, own, members, self._memory, self._new_group_id)
         return held
@@ -218,7 +220,8 @@ class Manager:
             self.hooks,
             self.tokens.advanced,
         )
-        self.applier = Applier(
+        kind = WitnessApplier if settings.witness else Applier
+        self.applier = kind(
             env,
             upcalls,
             is_choked=self.bridge.is_choked,
@@ -314,6 +317,8 @@ class Manager:
     def role(self) -> str:
         if self.core.is_master or self.core.handover.keeps_clients:
             return "master"
+        if self.settings.witness:
+            return "witness"
         if self.core.master_link is not None:
             return "replicant"
         if self.core.phase is Phase.FOLLOWING:
@@ -325,7 +330,8 @@ class Manager:
         if self._stopping:
             return "stop-pending"
         settled = self.core.complete and self.core.question is None
-        return "running" if self._ran and settled else "start-pending"
+        there = settled or self.settings.witness
+        return "running" if self._ran and there else "start-pending"
 
     @property
     def serving(self) -> bool:
@@ -380,7 +386,7 @@ class Manager:
         if self.core.is_master:
             return 0, 0.0
         ahead = self.core.heartbeats.master_lsn
-        if ahead is None or self.core.master_link is None:
+        if ahead is None or self.core.master_link is None or self.settings.witness:
             return None, self.silent_s()
         behind = self.applier.applied
         if behind >= ahead:
@@ -428,7 +434,9 @@ class Manager:
         self.held.expire(now_s)
         if not self._ran:
             core, waited = self.core, now_s - self.started_s >= self.settings.start_wait_s
-            if core.startup_done or core.is_master or (core.complete and waited):
+            there = core.complete or (self.settings.witness and core.phase is Phase.FOLLOWING)
+            votes = self.settings.witness and core.master_link is not None
+            if core.startup_done or core.is_master or votes or (there and waited):
                 self._ran = True
                 self.hooks.role_changed()
         self._send_stable()
@@ -528,7 +536,9 @@ class Manager:
         """Each site's messages go to its first released link, acks to the master."""
         for state in self.core.sites.values():
             chosen = state.link
-            self.bridge.set_link(state.eid, self._hub.link(chosen.number) if chosen else None)
+            link = self._hub.link(chosen.number) if chosen else None
+            witness = state.address in self.core.memory.witnesses
+            self.bridge.set_link(state.eid, link, witness=witness)
         peer = self.core.catch_up.peer(self.core.master)
         link = self._hub.link(peer.link.number) if peer and peer.link else None
         self.bridge.set_peer(peer.eid if peer else 0, link)

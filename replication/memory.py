@@ -13,6 +13,8 @@ import msgspec
 
 from replication.bodies import SiteAddress, check_address
 from replication.errors import ReplicationError
+from replication.membership import Member, Membership
+from replication.messages import SiteStatus
 from replication.wire import LSN, LSN_ZERO
 
 
@@ -28,6 +30,8 @@ class Memory:
         generation: highest generation seen.
         acked: up to where each other site is known to have the log.
         removed: this site was removed from the group and has not been asked to join again.
+        witnesses: the other sites that vote and hold no data.
+        sites: the site list, on a witness, which has no database for it.
     """
 
     group_id: int = 0
@@ -37,6 +41,8 @@ class Memory:
     generation: int = 0
     removed: bool = False
     acked: dict[SiteAddress, LSN] = field(default_factory=dict)
+    witnesses: frozenset[SiteAddress] = frozenset()
+    sites: Membership | None = None
 
     def with_priority(self, address: SiteAddress, priority: int) -> "Memory":
         """Remember a site's priority."""
@@ -46,6 +52,14 @@ class Memory:
 
 
 _U32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+
+
+class _List(msgspec.Struct, forbid_unknown_fields=True):
+    """A site list."""
+
+    version: _U32
+    generation: _U32
+    members: dict[str, _U32]
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +72,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     generation: _U32 = 0
     removed: bool = False
     acked: dict[str, tuple[_U32, _U32]] = {}
+    witnesses: list[str] = []
+    sites: _List | None = None
 
 
 def load(path: Path) -> Memory:
@@ -80,6 +96,8 @@ def load(path: Path) -> Memory:
         shape = msgspec.json.decode(raw, type=_File)
         priorities = {_address(name): priority for name, priority in shape.priorities.items()}
         acked = {_address(name): LSN(*lsn) for name, lsn in shape.acked.items()}
+        witnesses = frozenset(map(_address, shape.witnesses))
+        sites = _membership(shape.sites)
         group_id = int(shape.group_id, 16)
     except (msgspec.MsgspecError, ValueError, ReplicationError) as error:
         raise ReplicationError(
@@ -95,7 +113,23 @@ def load(path: Path) -> Memory:
         shape.generation,
         shape.removed,
         acked,
+        witnesses,
+        sites,
     )
+
+
+def _membership(shape: _List | None) -> Membership | None:
+    if shape is None:
+        return None
+    members = [Member(*_address(name), SiteStatus(s)) for name, s in shape.members.items()]
+    return Membership(shape.version, shape.generation, tuple(members))
+
+
+def _list(sites: Membership | None) -> _List | None:
+    if sites is None:
+        return None
+    members = {f"{m.host}:{m.port}": int(m.status) for m in sites.members}
+    return _List(sites.version, sites.generation, members)
 
 
 def _address(name: str) -> SiteAddress:
@@ -113,6 +147,8 @@ def save(path: Path, memory: Memory) -> None:
         memory.generation,
         memory.removed,
         {f"{a.host}:{a.port}": (n.file, n.offset) for a, n in sorted(memory.acked.items())},
+        [f"{a.host}:{a.port}" for a in sorted(memory.witnesses)],
+        _list(memory.sites),
     )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(".new")

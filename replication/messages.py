@@ -163,3 +163,4 @@ class StandingFlag(IntFlag):
     EMPTY = 0x04  # its environment holds no data
     GROUP_CREATOR = 0x08  # configured with db_group_creator on
     HAS_MEMBERSHIP = 0x10  # a membership database exists there
+    WITNESS = 0x20  # it votes and never holds data

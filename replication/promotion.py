@@ -82,6 +82,10 @@ def must_be_possible(core: Core) -> None:
     """
     if core.is_master:
         raise ReplicationError("this site is master already", code="already", hint="nothing to do.")
+    if core.settings.witness:
+        raise ReplicationError(
+            "this site is a witness and holds no data", code="witness", hint="promote another site."
+        )
     if core.master_link is not None:
         raise ReplicationError(
             f"this site follows a living master ({core.master})",

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from replication.bodies import SiteAddress
 from replication.effects import Outbox, SaveMemory
+from replication.membership import Membership
 from replication.memory import Memory
 from replication.wire import LSN, LSN_ZERO
 
@@ -60,6 +61,15 @@ class Remembered:
         # Kept at the shell's own pace, as above.
         self.memory = replace(self.memory, acked=acked)
 
+    def witness(self, address: SiteAddress, witness: bool) -> None:
+        """A site told whether it is a witness."""
+        if witness != (address in self.memory.witnesses):
+            self._keep(replace(self.memory, witnesses=self.memory.witnesses ^ {address}))
+
+    def sites(self, sites: Membership) -> None:
+        """The site list as it is now; only where no database holds it."""
+        self._keep(replace(self.memory, sites=sites))
+
     def stable_at_most(self, lsn: LSN) -> None:
         """The operator gave up what lies behind `lsn`, or the copy here is being replaced."""
         if lsn < self.memory.stable_lsn:
@@ -69,7 +79,9 @@ class Remembered:
         """Forget sites that are members no longer."""
         priorities = {a: p for a, p in self.memory.priorities.items() if a in addresses}
         acked = {a: lsn for a, lsn in self.memory.acked.items() if a in addresses}
-        self._keep(replace(self.memory, priorities=priorities, acked=acked))
+        witnesses = self.memory.witnesses & set(addresses)
+        kept = replace(self.memory, priorities=priorities, acked=acked, witnesses=witnesses)
+        self._keep(kept)
 
     def _keep(self, memory: Memory) -> None:
         if memory != self.memory:

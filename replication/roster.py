@@ -39,6 +39,7 @@ class Roster:
                 self._table.acked(state.eid),
                 SiteStatus(member.status),
                 str(member.address),
+                member.address in core.memory.witnesses,
             )
             for member in members.others(core.settings.local)
             for state in [core.site(member.address)]
@@ -66,6 +67,8 @@ class Roster:
 
         A site that elects needs one of them, whoever they are. *Thread:* any.
         """
+        if not any(site.is_copy for site in self._sites):
+            return LSN_MAX  # nobody who could win
         held = sorted((site.acked or LSN_ZERO for site in self._sites), reverse=True)
         needed = (len(held) + 1) // 2
         return held[needed - 1] if needed else LSN_MAX

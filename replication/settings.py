@@ -31,6 +31,7 @@ class GroupSettings:
         creator: `db_group_creator on` stands on the local line.
         full_election_s: longest wait for votes as long as no site of the group has had a master
             since its start; None: `election_timeout_s` then, too.
+        witness: this site votes and never holds data; its priority is 0.
         preferred: the site that should lead whenever it can; None for nobody in particular.
         link_stall_s: how long a link may stay over its high mark before it is closed.
         queue_bytes_max: the high mark of one link's queue of live log, bytes.
@@ -44,6 +45,7 @@ class GroupSettings:
     remotes: tuple[RemoteSite, ...] = ()
     priority: int = 1
     creator: bool = False
+    witness: bool = False
     preferred: SiteAddress | None = None
     ack_policy: AckPolicy = AckPolicy.ONE
     ack_timeout_s: float = 1.0

@@ -123,9 +123,9 @@ class SiteChanges:
             return
         number, answered = self._performer.requests.here()
         if request is OwnCode.JOIN_REQUEST:
-            core.join_asked(number, site)
+            core.requests.join(number, site)
         else:
-            core.remove_asked(number, site, forced=forced)
+            core.requests.remove(number, site, forced=forced)
         self._performer.run()
         try:
             outcome = await asyncio.wait_for(answered, ANSWER_TIMEOUT_S)

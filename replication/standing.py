@@ -23,7 +23,7 @@ def at_start(
         settings.priority,
         held.generation,
         held.last_lsn,
-        empty=held.last_lsn == LSN_ZERO,
+        empty=held.last_lsn == LSN_ZERO or settings.witness,
         has_membership=members is not None and members.is_present(local),
         creator=settings.creator,
         remembers_group=bool(memory.group_id),
@@ -48,6 +48,8 @@ def describe(core: Core, applied: LSN, stable: LSN, clients: SiteAddress | None)
         flags |= StandingFlag.EMPTY
     if core.is_master:
         flags |= StandingFlag.MASTER
+    if core.settings.witness:
+        flags |= StandingFlag.WITNESS
     if core.settings.creator:
         flags |= StandingFlag.GROUP_CREATOR
     if core.membership is not None and core.own.has_membership:

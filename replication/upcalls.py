@@ -215,7 +215,7 @@ class Upcalls:
             self._acks.send(self._core.generation, self._applier.applied)
 
     def _on_master_heard(self, eid: int) -> None:
-        if self._core.misses_master:
+        if self._core.misses_master or self._core.settings.witness:
             self._tasks.spawn(self._library.find_master(eid))
 
     def _on_answered(self, code: int, nsites: int) -> None:

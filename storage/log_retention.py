@@ -174,20 +174,27 @@ def _short(logs: Logs, standing: Sequence[Need], first: int, budget_bytes: int) 
 def look(environment: Environment) -> Logs:
     """Look at the log files. *Thread:* any of the environment's."""
     env = environment.env
-    names = (os.fsdecode(name) for name in env.log_archive(db.DB_ARCH_LOG | db.DB_ARCH_ABS))
     files = []
-    for path in sorted(Path(name) for name in names):
+    for path in sorted(_paths(env, db.DB_ARCH_LOG)):
         try:
             files.append(LogFile(int(path.suffix[1:]), path.stat().st_size))
         except FileNotFoundError:
             continue  # removed by hand meanwhile
     # The library leaves out what a recovery here would need, and everything while it syncs.
-    unused = [int(Path(os.fsdecode(name)).suffix[1:]) for name in env.log_archive(db.DB_ARCH_ABS)]
+    unused = [int(path.suffix[1:]) for path in _paths(env, 0)]
     first = files[0].number if files else 0
     # The two newest checkpoints: recovery may begin with the older one.
     last_checkpoint = env.txn_stat()["last_ckp"][0] & 0xFFFFFFFF
     held = not unused and last_checkpoint > first + 1
     return Logs(files, max(unused, default=first - 1) + 1, held)
+
+
+def _paths(env: db.DBEnv, which: int) -> list[Path]:
+    """Log files that the library names; a site that has no data yet has no record in any."""
+    try:
+        return [Path(os.fsdecode(name)) for name in env.log_archive(which | db.DB_ARCH_ABS)]
+    except db.DBNotFoundError:
+        return []
 
 
 def remove(environment: Environment, numbers: Iterable[int]) -> list[int]:
@@ -199,8 +206,7 @@ def remove(environment: Environment, numbers: Iterable[int]) -> list[int]:
     Raises:
         OSError: one cannot be removed; those before it are gone.
     """
-    names = environment.env.log_archive(db.DB_ARCH_LOG | db.DB_ARCH_ABS)
-    paths = {int(Path(os.fsdecode(name)).suffix[1:]): Path(os.fsdecode(name)) for name in names}
+    paths = {int(path.suffix[1:]): path for path in _paths(environment.env, db.DB_ARCH_LOG)}
     gone = []
     for number in sorted(numbers):
         path = paths.get(number)

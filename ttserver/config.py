@@ -89,6 +89,8 @@ def load(
             file=FILE,
             hint="give each its own port: 5000 for clients, 5010 for replication.",
         )
+    if settings.replication.witness:
+        _check_witness(settings, db, local)
     if settings.replication.preferred_master == local and db.priority == 0:
         raise ConfigError(
             f"replication.preferred_master is this site ({local}), whose priority is 0",
@@ -133,6 +135,28 @@ def load_settings(home: Home, overrides: Mapping[str, object] | None = None) -> 
         section, _, key = name.partition(".")
         tree.setdefault(section, {})[key] = value
     return checked_settings(settings, tree, COMMAND_LINE, {})
+
+
+def _check_witness(settings: Settings, db: DbConfig, local: Address) -> None:
+    """Refuse what a site without data cannot be."""
+    if db.priority_set and db.priority > 0:
+        raise ConfigError(
+            f"replication.witness is true, and rep_set_priority is {db.priority}",
+            file=FILE,
+            hint="write `rep_set_priority 0` into DB_CONFIG: a witness never becomes master.",
+        )
+    if not db.remote_sites:
+        raise ConfigError(
+            "replication.witness is true, and DB_CONFIG names no other site",
+            file=FILE,
+            hint="add `repmgr_site HOST PORT db_bootstrap_helper on` for a site of the group.",
+        )
+    if settings.replication.preferred_master == local:
+        raise ConfigError(
+            f"replication.preferred_master is this site ({local}), which is a witness",
+            file=FILE,
+            hint="name a site that holds data.",
+        )
 
 
 def _identity(settings: Settings, db: DbConfig) -> Address:

@@ -27,7 +27,6 @@ from replication.errors import ReplicationError
 from replication.journal import Journal
 from replication.manager import Manager
 from replication.messages import AckPolicy
-from replication.phase import Phase
 from storage.commit import Committer, Watch
 from storage.environment import Environment
 from storage.errors import StorageError
@@ -46,6 +45,7 @@ from ttserver.config import ServerConfig
 from ttserver.engine_status import build_status
 from ttserver.key_count import KeyCount
 from ttserver.master_databases import make_databases
+from ttserver.notice import notice_of
 from ttserver.open_site import Listeners, OpenSite
 from ttserver.reapply import Reapply
 from ttserver.refused import Refused
@@ -393,16 +393,7 @@ class Engine:
     @property
     def notice(self) -> str | None:
         """One sentence for a client that should know where it is."""
-        if self.accepting or not self.is_open:
-            return None
-        master = self.master_client_address or self.master
-        if self.role == "replicant" and master:
-            return f"this site is a read-only replicant; the master is {master}"
-        since = self.stale_s()
-        age = f"; its data is {since:.0f} s old" if since is not None and self.serving else ""
-        if self.manager is not None and self.manager.core.phase is Phase.REMOVED:
-            return f"this site was removed from the group and is read-only{age}"
-        return f"this site is read-only and has no master now{age}"
+        return notice_of(self)
 
     def stale_s(self) -> float | None:
         """Seconds since a master was heard; 0 on a master, None for never."""

@@ -17,6 +17,8 @@ def group_settings(config: ServerConfig) -> GroupSettings:
     """Translate the configuration into the manager's terms."""
     say, extra = config.db, config.settings.replication
     priority = say.priority if say.priority_set or say.replication else 1
+    if extra.witness:
+        priority = 0
     prefer = extra.preferred_master
     return GroupSettings(
         local=SiteAddress(config.local.host, config.local.port),
@@ -26,6 +28,7 @@ def group_settings(config: ServerConfig) -> GroupSettings:
         ),
         priority=priority,
         creator=say.local_site is None or say.local_site.group_creator,
+        witness=extra.witness,
         preferred=SiteAddress(prefer.host, prefer.port) if prefer is not None else None,
         ack_policy=AckPolicy(say.ack_policy_number),
         ack_timeout_s=say.timeouts.ack_s,
@@ -59,8 +62,9 @@ def configure_replication(env: db.DBEnv, config: ServerConfig) -> None:
         env.rep_set_timeout(
             db.DB_REP_FULL_ELECTION_TIMEOUT, int(say.timeouts.full_election_s * 1e6)
         )
+    witness = config.settings.replication.witness
     switches = (
-        (db.DB_REP_CONF_AUTOINIT, say.rep_config.autoinit),
+        (db.DB_REP_CONF_AUTOINIT, say.rep_config.autoinit and not witness),
         (db.DB_REP_CONF_BULK, say.rep_config.bulk),
         (db.DB_REP_CONF_DELAYCLIENT, say.rep_config.delayclient),
         # Off unless the operator said on: what is undone is listed before (`ttserver.rejoin`).

@@ -132,7 +132,7 @@ def _sites(manager: Manager, log_file_bytes: int) -> list[SiteStatus]:
                 site=str(address),
                 eid=state.eid,
                 status=_link_status(manager, state),
-                role="master" if address == manager.core.master else "replicant",
+                role=_role(manager, address),
                 electable=state.electable,
                 acked_lsn=_pair(acked) if acked else None,
                 lag_bytes=lsn_distance(acked, manager.applied, log_file_bytes) if acked else None,
@@ -144,6 +144,12 @@ def _sites(manager: Manager, log_file_bytes: int) -> list[SiteStatus]:
             )
         )
     return result
+
+
+def _role(manager: Manager, address: SiteAddress) -> str:
+    if address in manager.core.memory.witnesses:
+        return "witness"
+    return "master" if address == manager.core.master else "replicant"
 
 
 def _member(manager: Manager, address: SiteAddress) -> str:

@@ -20,6 +20,7 @@ _CODES: Final = {
     "NOREPLICAS": "NOREPLICAS",
     "MASTERDOWN": "MASTERDOWN",
     "TOKENLOST": "TOKENLOST",
+    "NODATA": "NODATA",
     "MISSING": "LOADING",  # the database file is not here yet
 }
 

@@ -23,7 +23,7 @@ CLIENT_PORT = 5000
 _ALPHABET = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _PASSWORD_CHARACTERS = 20  # 117 bits
 
-Role = Literal["master", "replicant"]
+Role = Literal["master", "replicant", "witness"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class InitPlan:
     Args:
         local: this site.
         remotes: the other sites.
-        role: `master` creates the group and the administrator; nothing else depends on it.
+        role: `master` creates the group and the administrator; a `witness` votes and holds no data.
         priority: 0 never becomes master; among equals the highest does.
     """
 
@@ -96,8 +96,8 @@ def make_plan(
             raise _bad(f"--remote {other} is this site itself", "name the other site there")
         if other in others[:number]:
             raise _bad(f"--remote {other} is given twice", "name each site once")
-    if role == "replicant" and not others:
-        raise _bad("a replicant has no master to follow", "name the master with --remote HOST:PORT")
+    if role != "master" and not others:
+        raise _bad(f"a {role} has no master to follow", "name the master with --remote HOST:PORT")
     if here.port == CLIENT_PORT:
         raise _bad(
             f"--local {here}: port {CLIENT_PORT} is the clients' port",
@@ -108,6 +108,11 @@ def make_plan(
         raise _bad(
             "a master cannot have priority 0: that site never becomes master",
             "leave --priority out, or give 1 or more",
+        )
+    if role == "witness" and chosen:
+        raise _bad(
+            f"a witness cannot have priority {chosen}: it holds no data to lead with",
+            "leave --priority out",
         )
     _refuse_existing(home)
     return InitPlan(home, role, here, others, chosen)
@@ -153,6 +158,12 @@ def write(plan: InitPlan, first_user: UserRecord | None) -> list[Path]:
 
 def policy_sentences(plan: InitPlan) -> Iterable[str]:
     """Say which acknowledgement policy was chosen, what it protects and what it does not."""
+    if plan.role == "witness":
+        yield (
+            "a witness votes, so that one of two other sites can be elected when the third is lost;"
+            " it holds no data, serves no client, and no write waits for it."
+        )
+        return
     if len(plan.remotes) > 1:
         yield (
             f"ack policy QUORUM: OK means that most of the {len(plan.remotes) + 1} sites have the "

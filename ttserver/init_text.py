@@ -66,11 +66,52 @@ listen = "{client_listen}"
 """
 
 
+_WITNESS = """\
+# DB_CONFIG of the ttserver site {local}, made by `ttserver init --role witness`: it votes and holds
+# no data.
+#
+# Berkeley DB's own format: one directive a line, `#` begins a comment, times are microseconds.
+# After a change: `ttserver check`, then start the daemon again.
+
+# The sites of the group. Host and port are a site's name: write it the same way on every site.
+{sites}
+
+# A witness never becomes master.
+rep_set_priority 0
+
+# After how much silence the master is given up; the same on all sites.
+# rep_set_timeout db_rep_heartbeat_monitor 1000000
+
+# It keeps nothing: a few MB of disk and memory instead of those of a site with data.
+set_cachesize 0 262144 1
+set_lg_bsize 65536
+set_lg_max 262144
+set_lk_max_lockers 500
+set_lk_max_locks 500
+set_lk_max_objects 500
+set_tx_max 50
+"""
+
+_WITNESS_TOML = """\
+# ttserver.toml of the witness {local}: everything Berkeley DB has no word for.
+
+[client]
+# Where clients are told to go elsewhere.
+listen = "{client_listen}"
+
+[replication]
+# Votes in elections and never holds data.
+witness = true
+"""
+
+
 def db_config_text(plan: "InitPlan") -> str:
     """Write DB_CONFIG for a new site."""
     creator = " db_group_creator on" if plan.role == "master" else ""
     sites = [f"repmgr_site {plan.local.host} {plan.local.port} db_local_site on{creator}"]
     sites += [f"repmgr_site {far.host} {far.port} db_bootstrap_helper on" for far in plan.remotes]
+    if plan.role == "witness":
+        return _WITNESS.format(local=plan.local, sites="\n".join(sites))
     return _DB_CONFIG.format(
         local=plan.local,
         role=plan.role,
@@ -82,4 +123,5 @@ def db_config_text(plan: "InitPlan") -> str:
 
 def toml_text(plan: "InitPlan") -> str:
     """Write ttserver.toml for a new site."""
-    return _TOML.format(local=plan.local, client_listen=plan.client_listen)
+    text = _WITNESS_TOML if plan.role == "witness" else _TOML
+    return text.format(local=plan.local, client_listen=plan.client_listen)

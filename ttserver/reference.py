@@ -100,7 +100,7 @@ def sample() -> str:
             last = section
         lines += [f"# {line}" for line in textwrap.wrap(f"{about} ({values})", 96)]
         value = default or _EXAMPLES[f"{section}.{key}"]
-        number = re.fullmatch(r"[0-9.]+", value)
+        number = re.fullmatch(r"[0-9.]+|true|false", value)
         lines.append(f"#{key} = {value}\n" if number else f'#{key} = "{value}"\n')
     return "\n".join(lines)
 
@@ -152,6 +152,8 @@ def _values(wanted: inspect.Type) -> str:
             return f"{low}..{high}"
         case inspect.FloatType(ge=low, le=high):
             return f"{low:g}..{high:.10g}"
+        case inspect.BoolType():
+            return "true, false"
         case inspect.LiteralType(values=values):
             return ", ".join(str(value) for value in values)
         case inspect.StrType():

@@ -21,6 +21,8 @@ def write_refused(engine: Engine) -> Refused:
     """Say why a site that takes no writes takes none."""
     if engine.stopping:
         return Refused("write refused: this site is stopping", hint="use another site.")
+    if engine.config.settings.replication.witness:
+        return _witness(engine)
     if not engine.serving:
         return loading(engine)
     if engine.manager is None or engine.manager.core.is_master:
@@ -61,6 +63,8 @@ def loading(engine: Engine) -> Refused:
     """Say why reads are not answered."""
     if engine.stopping:
         return Refused("this site is stopping", hint="use another site.")
+    if engine.config.settings.replication.witness:
+        return _witness(engine)
     if not engine.is_open:
         failure = f": {engine.failure}" if engine.failure is not None else ""
         text = f"this site is opening its database{failure}"
@@ -68,6 +72,17 @@ def loading(engine: Engine) -> Refused:
         why = engine.manager.core.why if engine.manager is not None else None
         text = f"this site has no complete copy of the database yet ({why or 'it is starting'})"
     return Refused(text, code="LOADING", hint="see `ttserver status` for how far it is.")
+
+
+def _witness(engine: Engine) -> Refused:
+    """Say that this site has nothing to read and takes nothing."""
+    master = engine.master_client_address or engine.master
+    return Refused(
+        "this site is a witness: it votes, holds no data and knows no users"
+        f" (master is {master or 'not known now'})",
+        code="NODATA",
+        hint=f"connect to {master}." if master else "connect to a site that holds the data.",
+    )
 
 
 def too_old(stale_s: float | None, limit_s: float) -> Refused:

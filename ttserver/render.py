@@ -198,8 +198,10 @@ def _kind(site: Mapping[str, Any]) -> str:
     words = ["native" if site["native"] else "ttserver"]
     if site["tls"]:
         words.append("TLS")
-    if site["electable"] is False:
-        words.append("no vote")
+    if site["role"] == "witness":
+        words.append("only votes")
+    elif site["electable"] is False:
+        words.append("never master")
     member = site.get("member", "present")
     if member != "present":
         words.append("no member" if member == "no" else member)

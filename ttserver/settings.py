@@ -57,6 +57,10 @@ class ReplicationSettings(Struct, frozen=True, kw_only=True):
         Address | None,
         Meta(description="address of the replication port; default: that of the local site"),
     ] = None
+    witness: Annotated[
+        bool,
+        Meta(description="this site votes in elections and never holds data; its priority is 0"),
+    ] = False
     preferred_master: Annotated[
         Address | None,
         Meta(

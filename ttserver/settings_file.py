@@ -145,6 +145,10 @@ def _value(wanted: inspect.Type, value: object) -> object:
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise _WrongValueError(f"must be a number, got {shown(value)}")
             return float(_in_range(wanted, value))
+        case inspect.BoolType():
+            if not isinstance(value, bool):
+                raise _WrongValueError(f"must be true or false, got {shown(value)}")
+            return value
         case inspect.LiteralType(values=values):
             if value not in values:
                 raise _WrongValueError(

@@ -37,6 +37,8 @@ def who(status: Status) -> str:
     master = status.get("master")
     if role == "replicant":
         return f"replicant of {master}" if master else "replicant without a master"
+    if role == "witness":
+        return f"witness; the master is {master}" if master else "witness without a master"
     return {"none": "no role yet", "electing": "electing a master"}.get(role, role)
 
 

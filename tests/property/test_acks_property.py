@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, combinations, combinations_with_replacement, product
 
 import pytest
@@ -24,13 +25,16 @@ sites_strategy = st.lists(
         connected=st.booleans(),
         acked=st.none() | st.sampled_from([LOW, WRITE, HIGH]),
         status=st.sampled_from([PRESENT, PRESENT, PRESENT, ADDING, DELETING]),
+        witness=st.sampled_from([False, False, False, True]),
     ),
     max_size=6,
 )
 
 
 def dumb_holds(policy: AckPolicy, sites: Sequence[SiteAck], lsn: LSN, *, strict: bool) -> bool:
-    """Count, for one LSN, in the words of the manual."""
+    """Count, for one LSN, in the words of the manual; a witness is only there to be counted."""
+    members = 1 + len(sites)
+    sites = [site for site in sites if not site.witness]
     if not any(site.status in (PRESENT, DELETING) for site in sites):
         return True
     have = [site.acked is not None and site.acked >= lsn for site in sites]
@@ -40,7 +44,6 @@ def dumb_holds(policy: AckPolicy, sites: Sequence[SiteAck], lsn: LSN, *, strict:
         site for held, site in zip(have, sites, strict=True) if not held and site.status != ADDING
     ]
     missing_peer = any(site.electable is not False for site in missing)
-    members = 1 + len(sites)
     needed = 1 if members == 2 and not strict else (members - 1) // 2
     quorum = sum(peers) >= needed or not missing_peer
     silent = any(site.connected and site.status is PRESENT for site in missing)
@@ -72,10 +75,7 @@ def test_policy_lsn_is_the_highest_for_which_the_policy_holds(
 def test_hopeless_means_that_even_everybody_connected_is_not_enough(
     policy: AckPolicy, sites: list[SiteAck], strict: bool
 ) -> None:
-    best = [
-        SiteAck(s.eid, s.electable, s.connected, HIGH if s.connected else s.acked, s.status)
-        for s in sites
-    ]
+    best = [replace(site, acked=HIGH if site.connected else site.acked) for site in sites]
     can = can_be_met(policy, sites, WRITE, two_site_strict=strict)
     assert can is dumb_holds(policy, best, WRITE, strict=strict)
 
@@ -85,7 +85,7 @@ def test_hopeless_means_that_even_everybody_connected_is_not_enough(
 def test_waiting_for_nobody_means_that_no_ack_is_needed(
     policy: AckPolicy, sites: list[SiteAck], strict: bool
 ) -> None:
-    silent = [SiteAck(s.eid, s.electable, s.connected, None, s.status) for s in sites]
+    silent = [replace(site, acked=None) for site in sites]
     expected = dumb_holds(policy, silent, WRITE, strict=strict)
     assert waits_for_nobody(policy, sites, two_site_strict=strict) is expected
 
@@ -144,6 +144,18 @@ def test_a_write_that_met_quorum_survives_every_majority_election(n: int) -> Non
             assert not can_lose_the_write(sites, master_electable=True, votes=n // 2 + 1), sites
             checked += 1
     assert checked, "no group met the policy: nothing was tested"
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+def test_witnesses_among_the_voters_lose_nothing(n: int) -> None:
+    """They have a vote and nothing to compare, so they are the voters that matter most."""
+    checked = 0
+    for sites in groups(SETTLED, n - 1):
+        group = [replace(s, witness=s.electable is False and s.acked is None) for s in sites]
+        if policy_lsn(AckPolicy.QUORUM, group) in (WRITE, LSN_MAX):
+            assert not can_lose_the_write(group, master_electable=True, votes=n // 2 + 1), group
+            checked += any(site.witness for site in group)
+    assert checked
 
 
 @pytest.mark.parametrize("n", range(1, 6))

@@ -36,7 +36,7 @@ def answers(script: Script) -> list[tuple[int, int]]:
 
 class TestTakingSitesOut:
     def removed(self, script: Script, request: int = 1) -> effects.ChangeMembership:
-        script.core.remove_asked(request, C)
+        script.core.requests.remove(request, C)
         script.do()
         [change] = script.done(effects.ChangeMembership)
         return change
@@ -75,14 +75,14 @@ class TestTakingSitesOut:
 
     def test_who_is_no_member_is_gone_already(self) -> None:
         script = master(B)
-        script.core.remove_asked(1, C)
+        script.core.requests.remove(1, C)
         script.do()
         assert answers(script) == [(1, OwnCode.REMOVE_SUCCESS)]
         assert not script.done(effects.ChangeMembership)
 
     def test_the_master_itself_stays(self) -> None:
         script = master(B)
-        script.core.remove_asked(1, A)
+        script.core.requests.remove(1, A)
         script.do()
         [answer] = script.done(effects.Answer)
         assert answer.code == OwnCode.GM_FAILURE
@@ -90,7 +90,7 @@ class TestTakingSitesOut:
 
     def test_a_replicant_names_the_master(self) -> None:
         script = replicant(A, B, C)
-        script.core.remove_asked(1, C)
+        script.core.requests.remove(1, C)
         script.do()
         assert answers(script) == [(1, OwnCode.GM_FORWARD)]
 
@@ -103,11 +103,11 @@ class TestTakingSitesOut:
     def test_removed_and_added_again_in_order(self) -> None:
         script = master(B, C)
         first = self.removed(script)
-        script.core.join_asked(2, C)  # still a member: it is one until the removal is done
+        script.core.requests.join(2, C)  # still a member: it is one until the removal is done
         script.do()
         assert answers(script) == [(2, OwnCode.JOIN_SUCCESS)]
         self.finished(script, first)
-        script.core.join_asked(3, C)
+        script.core.requests.join(3, C)
         script.do()
         [second] = script.done(effects.ChangeMembership)
         self.finished(script, second)
@@ -115,7 +115,7 @@ class TestTakingSitesOut:
 
     def test_a_force_goes_with_the_change(self) -> None:
         script = master(B, C)
-        script.core.remove_asked(1, C, forced=True)
+        script.core.requests.remove(1, C, forced=True)
         script.do()
         assert [change.forced for change in script.done(effects.ChangeMembership)] == [True]
 

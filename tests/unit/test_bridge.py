@@ -78,6 +78,32 @@ class TestRoutes:
         assert told.bridge.messages_sent == 3
         assert told.bridge.messages_dropped == 1
 
+    async def test_a_witness_hears_of_elections_and_gets_no_log(self) -> None:
+        told = Told()
+        with connection() as (ours, theirs), connection() as (ours2, theirs2):
+            site, witness = Recorded(ours), Recorded(ours2)
+            told.bridge.set_link(2, site.link)
+            told.bridge.set_link(3, witness.link, witness=True)
+            told.send(RepType.LOG, b"put")
+            told.send(RepType.LOG, b"commit", lsn=(1, 300))
+            for kind in (RepType.BULK_LOG, RepType.NEWFILE, RepType.START_SYNC):
+                told.send(kind, b"log")
+            told.send(RepType.VOTE1, b"vote")
+            told.send(RepType.ALIVE, b"its own", eid=3)
+            told.bridge.set_link(2, None)
+            told.send(RepType.NEWMASTER, b"only the witness is left")
+            told.bridge.set_link(3, witness.link)
+            told.send(RepType.LOG, b"no witness any more", lsn=(1, 400))
+            for end in (site, witness):
+                end.link.close_after_sending("over")
+            assert records(await read_to_end(theirs)) == [b"put", b"commit", *[b"log"] * 3, b"vote"]
+            assert records(await read_to_end(theirs2)) == [
+                b"vote",
+                b"its own",
+                b"only the witness is left",
+                b"no witness any more",
+            ]
+
     async def test_a_transactions_records_go_out_with_its_commit(self) -> None:
         told = Told()
         with connection() as (ours, theirs):

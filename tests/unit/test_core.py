@@ -299,7 +299,7 @@ class TestJoining:
 
 class TestTakingSitesIn:
     def asked(self, script: Script, request: int, site: SiteAddress) -> list[effects.Effect]:
-        script.core.join_asked(request, site)
+        script.core.requests.join(request, site)
         return script.do()
 
     def answers(self, script: Script) -> list[tuple[int, int]]:

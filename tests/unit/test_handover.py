@@ -278,7 +278,7 @@ class TestObstacles:
 
     def test_one_change_at_a_time(self) -> None:
         script = Master.of(B, C)
-        script.core.join_asked(1, D)
+        script.core.requests.join(1, D)
         script.do()
         assert "list of sites" in (script.core.handover.obstacle(B) or "")
         other = Master.of(B, C)
@@ -297,8 +297,8 @@ class TestObstacles:
     def test_the_list_of_sites_stays_while_the_role_goes(self) -> None:
         script = Master.of(B, C)
         begin(script)
-        script.core.join_asked(1, D)
-        script.core.remove_asked(2, C)
+        script.core.requests.join(1, D)
+        script.core.requests.remove(2, C)
         script.do()
         assert [a.code for a in script.done(effects.Answer)] == [OwnCode.GM_FAILURE] * 2
         assert not script.done(effects.ChangeMembership)

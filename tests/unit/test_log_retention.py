@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from berkeleydb import db
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.environment import Environment
 from storage.log_retention import (
     WARN_SHARE,
     LogFile,
@@ -158,6 +162,17 @@ def test_the_rules_hold_for_every_log(
 
 
 # -- real log files --------------------------------------------------------------------------------
+
+
+def test_a_site_without_any_record_has_no_files_to_look_at(tmp_path: Path) -> None:
+    site = Environment(tmp_path / "env", lambda env: env.rep_set_transport(1, lambda *_: None))
+    site.open()
+    try:
+        site.env.rep_start(db.DB_REP_CLIENT)
+        assert not decide(look(site), [], tidy=True, budget_bytes=1).remove
+        assert remove(site, [2]) == []
+    finally:
+        site.close(30.0)
 
 
 def test_a_real_log_is_looked_at_and_its_oldest_files_removed(environments: Open) -> None:

@@ -89,7 +89,7 @@ class Master:
     async def join(self, *sites: SiteAddress) -> None:
         for number, site in enumerate(sites, 100):
             self.core.site(site).electable = True
-            self.core.join_asked(number, site)
+            self.core.requests.join(number, site)
             [answer] = await self.do()
             assert answer.code == OwnCode.JOIN_SUCCESS
 
@@ -135,7 +135,7 @@ async def master(tmp_path: Path) -> AsyncIterator[Master]:
 
 
 async def test_a_failure_frees_the_way_for_the_next(master: Master) -> None:
-    master.core.join_asked(1, B)
+    master.core.requests.join(1, B)
     master.thread.refusals.append(db.DBLockDeadlockError(-30993, "deadlock"))
     [failed] = await master.do()
     assert failed.code == OwnCode.GM_FAILURE
@@ -149,7 +149,7 @@ async def test_a_removal_that_nobody_acknowledges_is_taken_back(master: Master) 
     await master.join(C)
     before = master.core.membership
     assert before is not None
-    master.core.remove_asked(1, C)
+    master.core.requests.remove(1, C)
     [answer] = await master.do()
     assert answer.code == OwnCode.GM_FAILURE
     assert f"missing: {B}" in answer.reason
@@ -160,7 +160,7 @@ async def test_a_removal_that_nobody_acknowledges_is_taken_back(master: Master) 
 async def test_a_removal_goes_on_when_a_majority_knows_of_it(master: Master) -> None:
     await master.join(B)
     await master.join(C)
-    master.core.remove_asked(1, C)
+    master.core.requests.remove(1, C)
     removing = asyncio.create_task(master.do())
     group = master.core.group
     await soon("it began", lambda: group.membership and group.membership.unfinished)
@@ -174,7 +174,7 @@ async def test_by_force_it_waits_for_nobody(master: Master) -> None:
     await master.join(B)
     await master.join(C)
     for number, site in enumerate((C, B), 1):
-        master.core.remove_asked(number, site, forced=True)
+        master.core.requests.remove(number, site, forced=True)
         [answer] = await master.do()
         assert answer.code == OwnCode.REMOVE_SUCCESS
     assert master.written == {A: SiteStatus.PRESENT}
@@ -183,7 +183,7 @@ async def test_by_force_it_waits_for_nobody(master: Master) -> None:
 async def test_an_addition_that_nobody_acknowledges_is_taken_back(master: Master) -> None:
     await master.join(B)
     await master.join(C)
-    master.core.join_asked(1, SiteAddress("127.0.0.1", 5013))
+    master.core.requests.join(1, SiteAddress("127.0.0.1", 5013))
     [answer] = await master.do()
     assert answer.code == OwnCode.GM_FAILURE
     assert master.written == dict.fromkeys((A, B, C), SiteStatus.PRESENT)

@@ -15,12 +15,24 @@ from replication import memory
 from replication.bodies import SiteAddress
 from replication.effects import Outbox, SaveMemory
 from replication.errors import ReplicationError
+from replication.membership import Member, Membership
 from replication.memory import Memory
+from replication.messages import SiteStatus
 from replication.remembered import Remembered
 from replication.wire import LSN, LSN_ZERO
 
 A, B = SiteAddress("192.0.2.10", 5010), SiteAddress("fd00::1", 5011)
-FULL = Memory(0xDEADBEEFCAFE1234, LSN(12, 345678), True, {A: 1, B: 0}, 42)
+FULL = Memory(
+    0xDEADBEEFCAFE1234,
+    LSN(12, 345678),
+    True,
+    {A: 1, B: 0},
+    42,
+    True,
+    {A: LSN(12, 1)},
+    frozenset({B}),
+    Membership(7, 42, (Member(*A), Member(*B, SiteStatus.DELETING))),
+)
 
 
 def test_a_missing_file_is_an_empty_memory(tmp_path: Path) -> None:

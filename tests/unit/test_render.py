@@ -172,7 +172,7 @@ def test_the_error_of_an_unreachable_site_is_a_column_of_its_own() -> None:
 
 def test_kinds_of_sites() -> None:
     table = shown(render.sites_table([site(native=True, electable=False, tls=True)]), width=120)
-    assert "native, TLS, no vote" in table
+    assert "native, TLS, never master" in table
 
 
 def test_names_from_other_machines_are_no_markup() -> None:

@@ -45,8 +45,11 @@ def register(app: typer.Typer) -> None:
 def _init(
     ctx: typer.Context,
     role: Annotated[
-        Literal["master", "replicant"],
-        typer.Option("--role", help="master: creates the group and the administrator."),
+        Literal["master", "replicant", "witness"],
+        typer.Option(
+            "--role",
+            help="master: creates the group and the administrator; witness: votes, holds no data.",
+        ),
     ],
     local: Annotated[
         str, typer.Option("--local", metavar="HOST:PORT", help="This site, as the others reach it.")
@@ -82,7 +85,7 @@ def _init(
         record = new_record(ADMINISTRATOR, password, "administrator")
     elif password_stdin:
         raise ConfigurationError(
-            "a replicant has no users of its own: it gets the master's",
+            f"a {role} has no users of its own",
             code="USAGE",
             hint="leave --password-stdin out",
         )

@@ -88,7 +88,7 @@ async def _login(client: Client, user: bytes, password: bytes) -> None:
         client.server.totals.logons_refused += 1
         raise CommandError(REFUSED_LOGON) from None
     except TtserverError as refused:
-        if refused.code in ("LOADING", "TRYAGAIN", "MASTERDOWN"):
+        if refused.code in ("LOADING", "TRYAGAIN", "MASTERDOWN", "NODATA"):
             raise CommandError(f"{refused.code} {refused}") from None
         client.server.totals.logons_refused += 1
         raise CommandError(REFUSED_LOGON) from None
