@@ -2,12 +2,13 @@
 
 import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from replication.acks import SiteAck, policy_lsn
+from replication.ack_words import advise
+from replication.acks import SiteAck
 from replication.messages import AckPolicy
 from replication.peer import LocalSite
-from replication.wire import LSN_MAX
 from storage.dbconfig import SiteLine
 from storage.hosts import is_loopback
 from ttserver import probe
@@ -49,7 +50,9 @@ def check_network(config: ServerConfig, status: Status | None) -> Iterator[Findi
         )
         answers[site.address] = answer
         yield _check_remote(site, answer)
-    yield from _check_acks(config, _members(status, answers))
+    members = _members(status, answers)
+    yield from _check_acks(config, members)
+    yield from _check_least(config, members)
     yield skip("clocks", "sites do not tell each other the time; keep NTP running on all of them")
 
 
@@ -182,30 +185,22 @@ def _check_acks(config: ServerConfig, members: list[SiteAck]) -> Iterator[Findin
     if not members:
         yield ok("ack policy", f"{policy.name}; no other site is known, so a write waits for none")
         return
-    advice = (
-        "write repmgr_set_ack_policy db_repmgr_acks_one in DB_CONFIG: one other site has the write"
-    )
-    if policy_lsn(policy, members, two_site_strict=strict) == LSN_MAX:
-        yield warn(
-            "ack policy",
-            f"{policy.name} waits for nobody here: OK means one copy ({_why(policy, members)})",
-            advice,
-        )
-        return
-    cut_off = [SiteAck(m.eid, m.electable, connected=False, acked=None) for m in members]
-    if policy_lsn(policy, cut_off, two_site_strict=strict) == LSN_MAX:
-        yield warn(
-            "ack policy",
-            f"{policy.name} waits for nobody while no other site is connected: OK means one copy",
-            advice,
-        )
-        return
+    cut_off = [replace(member, connected=False) for member in members]
+    for sites in (members, cut_off):
+        advice = advise(policy, sites, two_site_strict=strict)
+        if advice is not None:
+            yield warn("ack policy", advice.text, advice.hint)
+            return
     yield ok("ack policy", f"{policy.name} with {len(members)} other site{'s'[: len(members) > 1]}")
 
 
-def _why(policy: AckPolicy, members: list[SiteAck]) -> str:
-    if policy is AckPolicy.NONE:
-        return "that is what NONE says"
-    if policy is AckPolicy.QUORUM and len(members) == 1:
-        return "this site is the quorum of a group of two"
-    return "no other site has a priority above 0"
+def _check_least(config: ServerConfig, members: list[SiteAck]) -> Iterator[Finding]:
+    """Compare what a write needs before it is accepted with the sites there are."""
+    needed = config.settings.replication.min_acks_to_accept
+    if needed > len(members):
+        yield warn(
+            "ack policy",
+            f"replication.min_acks_to_accept = {needed} cannot be met by {len(members)} other"
+            f" site{'s'[: len(members) != 1]}: every write is refused with NOREPLICAS",
+            f"set it to at most {len(members)} in ttserver.toml, or add sites",
+        )

@@ -78,6 +78,7 @@ def _picture(engine: Engine) -> Status:
         membership_version=group.version if group is not None else 0,
         logs=engine.must_have_site().log_keeping.status(),
         notice=engine.notice,
+        ack_note=_ack_note(manager),
         pid=os.getpid(),
         version=__version__,
         started="",
@@ -95,6 +96,14 @@ def _not_open(engine: Engine) -> Status:
         applied_lsn=_pair(engine.lsn),
         counters={"perm_failed": engine.perm_failed, "reopened": engine.reopened},
     )
+
+
+def _ack_note(manager: Manager | None) -> str | None:
+    """Where an OK of this master is worth less than it looks."""
+    if manager is None or not manager.core.is_master:
+        return None
+    advice = manager.confirmations.advice()
+    return None if advice is None else f"{advice.text}; {advice.hint}"
 
 
 def _sync(manager: Manager | None) -> SyncStatus | None:

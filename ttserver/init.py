@@ -35,6 +35,7 @@ class InitPlan:
         remotes: the other sites.
         role: `master` creates the group and the administrator; a `witness` votes and holds no data.
         priority: 0 never becomes master; among equals the highest does.
+        others_electable: another site may become master, as far as is known here.
     """
 
     home: Home
@@ -42,11 +43,17 @@ class InitPlan:
     local: Address
     remotes: tuple[Address, ...]
     priority: int
+    others_electable: bool
 
     @property
     def ack_policy(self) -> str:
-        """The policy's name in DB_CONFIG."""
-        return f"db_repmgr_acks_{'quorum' if len(self.remotes) > 1 else 'one'}"
+        """The policy's name in DB_CONFIG: one that waits for somebody.
+
+        A quorum is of electable sites: without another one it waits for nobody. In a group of two
+        it does so in any case.
+        """
+        quorum = len(self.remotes) > 1 and self.others_electable
+        return f"db_repmgr_acks_{'quorum' if quorum else 'one'}"
 
     @property
     def client_listen(self) -> Address:
@@ -77,7 +84,12 @@ def site_address(text: str, option: str) -> Address:
 
 
 def make_plan(
-    home: Home, role: Role, local: str, remotes: Sequence[str], priority: int | None
+    home: Home,
+    role: Role,
+    local: str,
+    remotes: Sequence[str],
+    priority: int | None,
+    remote_priority: int | None = None,
 ) -> InitPlan:
     """Check everything that was asked for, before anything is written.
 
@@ -85,6 +97,7 @@ def make_plan(
         local: HOST:PORT of this site.
         remotes: HOST:PORT of each other site.
         priority: None for 1 on the master and 0 on a replicant.
+        remote_priority: the highest of the other sites; None when nobody said.
 
     Raises:
         ConfigurationError: the first thing that cannot be right.
@@ -115,7 +128,13 @@ def make_plan(
             "leave --priority out",
         )
     _refuse_existing(home)
-    return InitPlan(home, role, here, others, chosen)
+    if remote_priority is not None:
+        electable = remote_priority > 0
+    else:
+        # A replicant that may become master has a master that may, too. And a priority above 1 on a
+        # master picks among several; without one the others get what `init` gives a replicant: 0.
+        electable = chosen > int(role == "master")
+    return InitPlan(home, role, here, others, chosen, electable)
 
 
 def new_password() -> str:
@@ -164,20 +183,27 @@ def policy_sentences(plan: InitPlan) -> Iterable[str]:
             " it holds no data, serves no client, and no write waits for it."
         )
         return
-    if len(plan.remotes) > 1:
+    sites = len(plan.remotes) + 1
+    if plan.ack_policy.endswith("quorum"):
         yield (
-            f"ack policy QUORUM: OK means that most of the {len(plan.remotes) + 1} sites have the "
-            "write, so it survives the loss of the master."
+            f"ack policy QUORUM: OK means that most of the {sites} sites have the write, counting "
+            "those with priority above 0; whoever is elected after the loss of the master has it."
         )
         yield (
-            "Only sites with priority above 0 count for it: with none besides the master it waits "
-            "for nobody. Give the others `--priority 1`, or choose db_repmgr_acks_one in DB_CONFIG."
+            "If only the master has a priority above 0, this waits for nobody: give --remote-"
+            "priority 0 then, or write db_repmgr_acks_one in DB_CONFIG. `ttserver check` tells."
         )
         return
     yield (
         "ack policy ONE: OK means that the write is on disk here and that one other site has it; "
-        "it survives the loss of either machine."
+        f"it survives the loss of {'either machine' if sites == 2 else 'any one machine'}."
     )
+    if sites > 2:
+        yield (
+            "The other sites are taken to have priority 0: none becomes master by itself, "
+            "`ttserver promote` makes one. If they may, give --remote-priority 1: the policy is "
+            "QUORUM then."
+        )
     yield (
         "While no other site is connected, a write is stored here and answered PERMFAILED, so that "
         "nobody mistakes one copy for two. A group of this site alone answers OK."

@@ -26,7 +26,8 @@ rep_set_priority {priority}
 
 # Who must have a write before its client gets OK.
 #   db_repmgr_acks_one            one other site            (two sites: this one)
-#   db_repmgr_acks_quorum         most sites, counting those with priority above 0
+#   db_repmgr_acks_quorum         most sites, counting those with priority above 0; with none
+#                                 besides the master, or in a group of two, nobody
 #   db_repmgr_acks_all_available  every site that is connected; with none connected, nobody
 #   db_repmgr_acks_all            every site
 #   db_repmgr_acks_none           nobody

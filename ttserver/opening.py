@@ -31,6 +31,7 @@ def opening_status(config: ServerConfig) -> Status:
         sites=[],
         counters={},
         notice=None,
+        ack_note=None,
         pid=os.getpid(),
         version=__version__,
         home=str(config.home.root),

@@ -52,6 +52,8 @@ def _reasons(status: Status) -> list[Text]:
         parts.append(Text(f"  {_since(waits[0])}", style=_DIM))
     if status.get("notice"):
         parts.append(Text(f"  {status['notice']}", style=_LATE))
+    if status.get("ack_note"):
+        parts.append(Text(f"  {status['ack_note']}", style=_LATE))
     if status.get("hint"):
         parts.append(Text(f"  HINT: {status['hint']}", style=_DIM))
     also = [f"  also: {wait['why']} ({_since(wait)})" for wait in waits[1:]]

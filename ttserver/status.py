@@ -85,6 +85,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sites: list[SiteStatus]
     counters: dict[str, int]
     notice: str | None
+    ack_note: str | None
     pid: int
     version: str
     started: str

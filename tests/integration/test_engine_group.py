@@ -179,6 +179,22 @@ async def test_wait_for_replicas(sites: EngineSites) -> None:
     assert await replicant.engine.waits.acked(last, 1, 0) == 0
 
 
+async def test_a_policy_that_waits_for_nobody_says_so(sites: EngineSites) -> None:
+    master, replicant = await started(sites, "repmgr_set_ack_policy db_repmgr_acks_quorum")
+    note = master.engine.status().ack_note
+    assert note is not None
+    assert note.startswith(
+        "QUORUM waits for nobody here: OK means one copy (this site is the quorum of a group of"
+        " two); write `repmgr_set_ack_policy db_repmgr_acks_one`"
+    )
+    assert replicant.engine.status().ack_note is None
+    await master.write(b"key")
+    await master.write(b"key", policy=AckPolicy.ONE)
+    counters = master.engine.status().counters
+    assert counters["writes_waited_for_nobody"] >= 1
+    assert counters["writes_acknowledged"] == 1
+
+
 async def test_min_acks_to_accept(sites: EngineSites) -> None:
     master, replicant = await started(sites, ACKS_ONE, replication__min_acks_to_accept=1)
     assert (await master.write(b"key")).error is None
@@ -189,6 +205,7 @@ async def test_min_acks_to_accept(sites: EngineSites) -> None:
         await master.write(b"key")
     assert refused.value.code == "NOREPLICAS"
     assert master.engine.lsn == before, "nothing was written"
+    assert master.engine.status().counters["writes_refused_noreplicas"] == 1
 
 
 # -- a replicant's reads ---------------------------------------------------------------------------

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replication.acks import SiteAck, can_be_met, policy_lsn, waits_for_nobody
+from replication.acks import (
+    SiteAck,
+    can_be_met,
+    policy_lsn,
+    survives_election,
+    waits_for_nobody,
+)
 from replication.messages import AckPolicy, SiteStatus
 from replication.wire import LSN, LSN_MAX
 
@@ -189,6 +195,57 @@ def test_a_quick_election_must_not_ask_for_fewer_votes(n: int) -> None:
     assert policy_lsn(AckPolicy.QUORUM, sites) == WRITE
     assert can_lose_the_write(sites, master_electable=True, votes=(n - 1) // 2 + 1)
     assert not can_lose_the_write(sites, master_electable=True, votes=n // 2 + 1)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_every_policy_in_every_group(n: int) -> None:
+    """Every group of settled members, whoever is electable, connected and holds the write."""
+    kinds = list(product((True, False), (True, False), (True, False)))
+    for chosen in combinations_with_replacement(kinds, n - 1):
+        sites = [
+            SiteAck(eid, electable, connected, WRITE if holds else None)
+            for eid, (electable, connected, holds) in enumerate(chosen, 1)
+        ]
+        for policy, strict in product(AckPolicy, (True, False)):
+            met = policy_lsn(policy, sites, two_site_strict=strict) in (WRITE, LSN_MAX)
+            assert met is dumb_holds(policy, sites, WRITE, strict=strict), (policy, sites, strict)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_quorum_is_what_berkeley_db_says(n: int) -> None:
+    """The words of the manual, counted out: how many of the electable ones must have it."""
+    for electable in range(n):
+        peers = [True] * electable + [False] * (n - 1 - electable)
+        asked = min((n - 1) // 2, electable)
+        for holders in range(electable + 1):
+            sites = [
+                SiteAck(eid, peer, True, WRITE if eid <= holders or not peer else None)
+                for eid, peer in enumerate(peers, 1)
+            ]
+            met = policy_lsn(AckPolicy.QUORUM, sites) in (WRITE, LSN_MAX)
+            assert met is (holders >= asked), (n, electable, holders)
+
+
+@pytest.mark.parametrize("n", range(2, 8))
+@pytest.mark.parametrize("policy", list(AckPolicy))
+def test_what_is_said_about_elections_is_true(policy: AckPolicy, n: int) -> None:
+    """A policy survives elections when no set of holders that meets it can be voted down."""
+    for electable in range(n):
+        peers = [True] * electable + [False] * (n - 1 - electable)
+        group = [SiteAck(eid, peer, True, None) for eid, peer in enumerate(peers, 1)]
+        loses = False
+        for holding in product((False, True), repeat=n - 1):
+            sites = [
+                replace(site, acked=WRITE if holds else None)
+                for site, holds in zip(group, holding, strict=True)
+            ]
+            if policy_lsn(policy, sites) in (WRITE, LSN_MAX):
+                loses |= can_lose_the_write(sites, master_electable=True, votes=n // 2 + 1)
+        # In a group of two the vote of the master itself is needed, and it has the write.
+        if policy is AckPolicy.NONE and n == 2:
+            assert not loses
+        else:
+            assert survives_election(policy, group) is not loses, (policy, electable)
 
 
 def test_stronger_policies_imply_quorum() -> None:

@@ -296,6 +296,7 @@ class SmallEngine:
             why=None,
             hint=None,
             notice=self.notice,
+            ack_note=None,
             pid=1,
             version="0",
             started="",

@@ -316,6 +316,19 @@ def test_a_policy_that_waits_for_nobody_is_told(
     assert said in finding.text
 
 
+def test_a_least_number_of_acks_that_no_group_of_this_size_has(tmp_path: Path, site: Site) -> None:
+    home = two_sites(
+        tmp_path / "home", site(priority=0), "repmgr_set_ack_policy db_repmgr_acks_one\n"
+    )
+    (home.root / "ttserver.toml").write_text("[replication]\nmin_acks_to_accept = 2\n")
+    policy, least = found(home, "ack policy")
+    assert (policy.level, least.level) == (Level.OK, Level.WARN)
+    assert least.text == (
+        "replication.min_acks_to_accept = 2 cannot be met by 1 other site: every write is refused"
+        " with NOREPLICAS"
+    )
+
+
 def test_json_holds_every_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = two_sites(tmp_path / "home", free_port())
     assert run(["check", "--json", "--home", str(home.root)]) == 0

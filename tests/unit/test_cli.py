@@ -166,12 +166,36 @@ def test_init_makes_a_replicant_without_a_user(cli: Cli, tmp_path: Path) -> None
     assert "password" not in out
 
 
-def test_three_sites_get_a_quorum_and_are_told_what_it_counts(cli: Cli, tmp_path: Path) -> None:
-    _, out, _ = cli("init", *MASTER, "--remote", "127.0.0.1:5512", "--priority", "7")
+REPLICANT = ("--role", "replicant", "--local", "127.0.0.1:5511", "--remote", "127.0.0.1:5510")
+THIRD = ("--remote", "127.0.0.1:5512")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "policy", "said"),
+    [
+        (MASTER, "one", "it survives the loss of either machine."),
+        ((*MASTER, "--priority", "7"), "one", "it survives the loss of either machine."),
+        (REPLICANT, "one", "it survives the loss of either machine."),
+        # Nobody else is electable as far as is known: a quorum would wait for nobody.
+        ((*MASTER, *THIRD), "one", "The other sites are taken to have priority 0"),
+        ((*MASTER, *THIRD, "--priority", "1"), "one", "The other sites are taken to have"),
+        ((*MASTER, *THIRD, "--priority", "7", "--remote-priority", "0"), "one", "any one machine"),
+        ((*REPLICANT, *THIRD), "one", "The other sites are taken to have priority 0"),
+        ((*MASTER, *THIRD, "--priority", "7"), "quorum", "most of the 3 sites"),
+        ((*MASTER, *THIRD, "--remote-priority", "1"), "quorum", "most of the 3 sites"),
+        ((*REPLICANT, *THIRD, "--priority", "1"), "quorum", "most of the 3 sites"),
+        ((*REPLICANT, *THIRD, "--remote-priority", "2"), "quorum", "most of the 3 sites"),
+    ],
+)
+def test_init_writes_a_policy_that_waits_for_somebody_and_says_which(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], policy: str, said: str
+) -> None:
+    status, out, _ = cli("init", *arguments)
+    assert status == 0
     text = (tmp_path / "home" / "DB_CONFIG").read_text()
-    assert "\nrepmgr_set_ack_policy db_repmgr_acks_quorum\n" in text
-    assert "\nrep_set_priority 7\n" in text
-    assert "Only sites with priority above 0 count" in out
+    assert f"\nrepmgr_set_ack_policy db_repmgr_acks_{policy}\n" in text
+    assert f"ack policy {policy.upper()}: OK means" in out
+    assert said in out
 
 
 @pytest.mark.parametrize(

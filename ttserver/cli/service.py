@@ -68,6 +68,16 @@ def _init(
             show_default=False,
         ),
     ] = None,
+    remote_priority: Annotated[
+        int | None,
+        typer.Option(
+            "--remote-priority",
+            min=0,
+            max=2**31 - 1,
+            help="Highest priority of the other sites, for the choice of the ack policy.",
+            show_default=False,
+        ),
+    ] = None,
     password_stdin: PasswordStdinOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -75,7 +85,9 @@ def _init(
     from storage.users import ADMINISTRATOR, new_record
     from ttserver import init as initial
 
-    plan = initial.make_plan(home_of(ctx, home), role, local, remote or [], priority)
+    plan = initial.make_plan(
+        home_of(ctx, home), role, local, remote or [], priority, remote_priority
+    )
     password = record = None
     if role == "master":
         if password_stdin:

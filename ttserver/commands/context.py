@@ -78,6 +78,8 @@ class Status(Protocol):
     lag_bytes: int | None
     lag_seconds: float | None
 
+    ack_note: str | None
+
     @property
     def sync(self) -> object: ...
 

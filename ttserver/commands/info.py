@@ -167,6 +167,9 @@ def _replication(server: Server) -> Facts:
         "ttserver_lag_bytes": _known(status.lag_bytes),
         "ttserver_lag_seconds": _known(status.lag_seconds),
     }
+    facts["ttserver_ack_policy"] = server.engine.ack_policy
+    if status.ack_note:
+        facts["ttserver_ack_note"] = status.ack_note
     if server.engine.notice:
         facts["ttserver_notice"] = server.engine.notice
     return facts
