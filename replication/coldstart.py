@@ -8,7 +8,8 @@ A site asks every other site it knows what that one holds, then decides:
     priority 0                                            -> FOLLOW when a member, else WAIT
     environment empty, but others hold data, or this
     site remembers a group that had data                  -> WAIT (never take a copy with it)
-    own log ends before the stable LSN somebody knows     -> WAIT
+    own log ends before the stable LSN somebody knows     -> FOLLOW, to vote, when one that holds it
+                                                             can be elected, else WAIT
     nobody has a membership database                      -> CREATE (the creator; without one the
                                                              lowest address), else WAIT
     every other member has priority 0                     -> MASTER, generation above all others
@@ -260,6 +261,14 @@ def _stable(own: OwnStanding, standings: Mapping[SiteAddress, Standing]) -> Deci
     address, stable = max(known.items(), key=lambda item: item[1])
     if own.last_lsn >= stable:
         return None
+    leaders = [a for a, s in standings.items() if s.priority > 0 and s.last_lsn >= stable]
+    if own.has_membership and leaders:
+        # Its vote may be the one that is missing; the longer log wins.
+        return Decision(
+            Start.FOLLOW,
+            f"this site's log ends at {own.last_lsn}, before {stable}, up to which writes are"
+            f" acknowledged; {min(leaders)} holds them and can be elected, this site only votes",
+        )
     return Decision(
         Start.WAIT,
         f"this site's log ends at {own.last_lsn}, before {stable}, up to which {address} knows"

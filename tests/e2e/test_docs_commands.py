@@ -163,6 +163,8 @@ class World:
         text = re.sub(r"\b192\.0\.2\.(\d+)\b", r"127.0.0.\1", text)
         for shown, port in self._ports.items():
             text = re.sub(rf"\b{shown}\b", str(port), text)
+        # Where a page leaves the port out, `tt` takes one that is another here.
+        text = re.sub(r"(\btt -S [\w@.]+)(?=\s)", rf"\1:{self._ports[CLIENT_PORT]}", text)
         for path in SYSTEM:
             text = text.replace(path, f"{self.directory}{path}")
         return re.sub(r"(?<![\w/.])/srv\b", str(self.directory), text)

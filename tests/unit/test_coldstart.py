@@ -149,6 +149,20 @@ ROWS = [
         "becoming master would lose them",
     ),
     Row(
+        "behind, and who is not can be elected",
+        OWN,
+        (says(stable=LSN(1, 5001), last=LSN(1, 5001), priority=1),),
+        Start.FOLLOW,
+        "this site only votes",
+    ),
+    Row(
+        "behind, and who can be elected is, too",
+        OWN,
+        (says(stable=LSN(1, 5001), last=LSN(1, 5000), priority=1),),
+        Start.WAIT,
+        "becoming master would lose them",
+    ),
+    Row(
         "behind what it knows itself",
         replace(OWN, stable_lsn=LSN(2, 28)),
         (SILENT,),
