@@ -56,6 +56,8 @@ _START_SYNC: Final = int(RepType.START_SYNC)
 _VERIFY_REQ: Final = int(RepType.VERIFY_REQ)
 _VOTE1: Final = int(RepType.VOTE1)
 _NEWMASTER: Final = int(RepType.NEWMASTER)
+_NEWCLIENT: Final = int(RepType.NEWCLIENT)
+_ROLES: Final = frozenset({_NEWMASTER, _NEWCLIENT})
 _WATCHED: Final = frozenset({RepType.PAGE, RepType.BULK_PAGE, RepType.UPDATE, RepType.VOTE2})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
@@ -84,6 +86,9 @@ class Outcomes(Protocol):
 
     def master_heard(self, eid: int) -> None:
         """A site said that it is master; whether the library believes it is to be asked."""
+
+    def client_heard(self, eid: int) -> None:
+        """A site said that it is a client: the library follows it no longer, if it did."""
 
     def passing(self, eid: int, kind: int, record: bytes) -> None:
         """A page, a file list or a vote for this site was received."""
@@ -228,6 +233,11 @@ class Applier:
         self._queue.put((_WAKE, (), 0))
         self._direct.ring()
 
+    def led_to(self, reached: LSN) -> None:
+        """Take what was written here while this site was master; nobody is told. *Thread:* loop."""
+        with self._applied_lock:
+            self.applied = max(self.applied, reached)
+
     def in_step(self, generation: int, reached: LSN) -> bool:
         """Take what a sync brought here without a permanent record of its own.
 
@@ -368,12 +378,9 @@ class Applier:
             if len(self._deferred) < DEFERRED_MAX:
                 self._deferred.append((eid, frame))
             return
-        elif kind == _NEWMASTER:
-            # The library has an event for a new master only, and none for the old one that is
-            # back after its link broke.
+        elif kind in _ROLES:
             self._process(eid, frame)
-            self._held.master(int.from_bytes(control[20:24]))
-            self._outcomes.master_heard(eid)
+            self._tell_role(kind, control, eid)
             return
         elif kind in _WATCHED:
             self._outcomes.passing(eid, kind, frame[4])
@@ -382,6 +389,17 @@ class Applier:
                 self._process(eid, frame)
         else:
             self._process(eid, frame)
+
+    def _tell_role(self, kind: int, control: bytes, eid: int) -> None:
+        """The library has an event for a new master only.
+
+        It has none for the old one that is back after its link broke, or that stepped down.
+        """
+        if kind == _NEWCLIENT:
+            self._outcomes.client_heard(eid)
+            return
+        self._held.master(int.from_bytes(control[20:24]))
+        self._outcomes.master_heard(eid)
 
     def _process(self, eid: int, frame: Frame) -> None:
         self.messages += 1

@@ -44,7 +44,7 @@ class OwnStanding:
     """What this site holds.
 
     Args:
-        last_lsn: its last log record.
+        last_lsn: its last commit, or the last permanent record that it applied.
         empty: no log at all.
         has_membership: its membership database names it.
         creator: configured with db_group_creator on.

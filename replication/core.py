@@ -36,12 +36,12 @@ from replication.holdings import Holdings
 from replication.list_requests import ListRequests
 from replication.membership import Membership
 from replication.memory import Memory
-from replication.messages import StandingFlag
 from replication.phase import Phase
 from replication.probes import Probes
 from replication.remembered import Remembered
 from replication.settings import GroupSettings
 from replication.sites import LinkState, Sites, SiteState
+from replication.standings import Standings
 from replication.wire import LSN
 
 SEEK_S = 1.0  # a client that hears of no master asks this often; the library's message is small
@@ -111,6 +111,7 @@ class Core:
         self._new_group_id = new_group_id
         self._probes = Probes(settings.probe_timeout_s, self._out)
         self._next_probe_s: float | None = None
+        self.standings = Standings(self, self._remembered, self._out)
         self.belonging = Belonging(self, self._out, self._remembered, self._probes)
         self.handover = Handover(self, self._out)
         self.failback = Failback(self, settings.preferred, self._out)
@@ -208,7 +209,7 @@ class Core:
     def probe_done(self, now_s: float, answer: coldstart.Answer) -> None:
         """Take what one site answered."""
         if answer.standing is not None:
-            self._heard_standing(self.site(answer.address), answer.standing)
+            self.standings.heard(self.site(answer.address), answer.standing)
         self.site(answer.address).last_error = answer.reason
         self._probes.done(answer)
         if self.phase is Phase.PROBING and self._probes.complete:
@@ -319,6 +320,13 @@ class Core:
             # The library has no event for a new master where it may not take a copy.
             self.new_master(now_s, eid, generation)
 
+    def master_left(self, now_s: float, eid: int) -> None:
+        """The library follows this master no longer: it stepped down."""
+        state = self.sites.by_eid(eid)
+        if state is not None and state.address == self.master and not self.is_master:
+            self.master_gone(now_s, state.address, "it stepped down")
+            self._elect_due(now_s)
+
     def startup_finished(self, reached: LSN) -> None:
         """The library says that this replicant has caught up with the master's log.
 
@@ -390,29 +398,10 @@ class Core:
     def standing(self, now_s: float, number: int, standing: Standing) -> None:
         """A ttserver site said what it holds."""
         link = self.sites.links.get(number)
-        if link is None:
+        if link is None or not self.standings.of_link(now_s, link, standing):
             return
-        self._heard_standing(link.site, standing)
-        newer_known = self.master_link not in (None, link) and self.generation > standing.generation
-        if standing.flags & StandingFlag.MASTER and not self.is_master and not newer_known:
-            refusal = coldstart.refusal(self.own_now(), link.site.address, standing)
-            if refusal is not None:
-                self._out.note("master_refused", site=link.site.address, why=refusal.why)
-                self._out.do(effects.CloseLink(number, refusal.why))
-                self.wait(now_s, refusal.why, refusal.hint)
-                return
-            if standing.group_id:
-                self._remembered.group(standing.group_id)
         if not link.released:
             self._release(link)
-
-    def _heard_standing(self, state: SiteState, standing: Standing) -> None:
-        state.standing = standing
-        self.holdings.stood(state.address, standing)
-        state.electable = standing.priority > 0
-        self._remembered.witness(state.address, bool(standing.flags & StandingFlag.WITNESS))
-        self._remembered.priority(state.address, standing.priority)
-        self._remembered.generation(standing.generation)
 
     def own_now(self) -> OwnStanding:
         """What this site holds by now."""
@@ -442,15 +431,19 @@ class Core:
         """A link is gone."""
         state = self.connections.closed(now_s, number, reason)
         if state is not None and state.address == self.master and not self.is_master:
-            self.master = None
-            self.elections.master_lost(now_s)
-            self._out.note("master_lost", master=state.address, reason=reason)
+            self.master_gone(now_s, state.address, reason)
         elif state is not None and self.misses_master:
             self.elections.site_lost(now_s)
         if state is not None:
             self.handover.link_closed(now_s, state.address)
         self._out.do(effects.RoleChanged())
         self._elect_due(now_s)
+
+    def master_gone(self, now_s: float, address: SiteAddress, reason: str) -> None:
+        """The master is lost, or is one no longer."""
+        self.master = None
+        self.elections.master_lost(now_s)
+        self._out.note("master_lost", master=address, reason=reason)
 
     def dial_failed(self, now_s: float, address: SiteAddress, reason: str) -> None:
         """A site could not be reached."""

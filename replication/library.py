@@ -26,9 +26,9 @@ _EGEN: Final = struct.Struct(">I")
 _NOBODY_EID: Final = 0x7FFF_0000
 # Commit, checkpoint, prepare: what the library sends as permanent. The log mostly ends with one, or
 # with the few records of files that were opened and closed behind it.
-_PERMANENT_RECORDS: Final = frozenset({10, 11, 13})
 _COMMIT_RECORD: Final = 10
-_LOOK_BACK_MAX: Final = 10_000
+_PERMANENT_RECORDS: Final = frozenset({_COMMIT_RECORD, 11, 13})
+_LOOK_BACK_MAX: Final = 1_000_000  # of one transaction, which nobody committed; some seconds
 HANDLE_REFUSED: Final = "a database handle was refused"  # storage.environment says why
 STATUS_CLIENT: Final = db.DB_REP_CLIENT
 STATUS_MASTER: Final = db.DB_REP_MASTER
@@ -41,28 +41,34 @@ class LogStanding:
     Args:
         last_lsn: of the last record.
         permanent: of the last one that replicants acknowledge.
+        committed: of the last commit. Recovery ends with a checkpoint that no other site has, so
+            what lies behind it says nothing about what this site holds.
         vote: the generation of an election this site voted in that may still be under way.
     """
 
     generation: int
     last_lsn: LSN
     permanent: LSN
+    committed: LSN
     vote: int | None = None
 
 
 def standing(env: db.DBEnv) -> LogStanding:
     """Read the generation and the end of the log."""
-    last = permanent = LSN_ZERO
+    last = permanent = committed = LSN_ZERO
     cursor = env.log_cursor()
     try:
         record = cursor.last()
         if record is not None:
-            last = permanent = lsn_from_library(record[0])
+            last = lsn_from_library(record[0])
         for _ in range(_LOOK_BACK_MAX):
             if record is None:
                 break
-            if int.from_bytes(record[1][:4], sys.byteorder) in _PERMANENT_RECORDS:
-                permanent = lsn_from_library(record[0])
+            kind = int.from_bytes(record[1][:4], sys.byteorder)
+            if kind in _PERMANENT_RECORDS:
+                permanent = max(permanent, lsn_from_library(record[0]))
+            if kind == _COMMIT_RECORD:
+                committed = lsn_from_library(record[0])
                 break
             record = cursor.prev()
     finally:
@@ -70,7 +76,8 @@ def standing(env: db.DBEnv) -> LogStanding:
     stat = env.rep_stat()
     # The library writes down the generation of its next election before it votes in one.
     vote = stat["egen"] - 1 if stat["egen"] > stat["gen"] + 1 else None
-    return LogStanding(stat["gen"], last, permanent, vote)
+    permanent = last if permanent == LSN_ZERO else permanent
+    return LogStanding(stat["gen"], last, permanent, committed, vote)
 
 
 def new_handle(env: db.DBEnv) -> db.DB:

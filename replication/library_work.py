@@ -194,8 +194,16 @@ class LibraryWork:
     async def new_master(self, eid: int) -> None:
         """The library says who is master; find out in which generation."""
         env = self._env
-        generation = await self.call(lambda: int(env.rep_stat()["gen"]))
-        self._core.new_master(self._loop.time(), eid, generation)
+        stat = await self.call(env.rep_stat)
+        if stat["master"] == eid:  # else there is later news, or it is a client by now
+            self._core.new_master(self._loop.time(), eid, int(stat["gen"]))
+
+    async def lose_master(self, eid: int) -> None:
+        """The master says that it is a client: if the library believes it, so does the core."""
+        env = self._env
+        stat = await self.call(env.rep_stat)
+        if stat["master"] != eid:
+            self._core.master_left(self._loop.time(), eid)
 
     async def find_master(self, eid: int) -> None:
         """A site says that it is master: if the library believes it, so does the core."""

@@ -147,6 +147,7 @@ class Manager:
         self._calls: Calls
         self._ticker: asyncio.TimerHandle | None = None
         self._ran = False
+        self._leads = False
         self._stopping = False
         self._stable_sent = LSN_ZERO
         self._log_file_bytes = 0
@@ -175,7 +176,7 @@ class Manager:
         self._calls = library_.worker("replication")
         held = await self._make_core(library_.env)
         self._wire(library_)
-        self.applier.applied = held.last_lsn
+        self.applier.applied = held.committed
         if held.vote is not None:
             until_s = self._loop.time() + self.settings.longest_election_s
             self.held.remember(held.vote, until_s)
@@ -515,6 +516,10 @@ class Manager:
 
     def _changed(self) -> None:
         """Roles or links are others now."""
+        if self._leads and not self.core.is_master:
+            # What was written here as master is here as a client.
+            self.applier.led_to(self.bridge.last_permanent)
+        self._leads = self.core.is_master
         self._route()
         self._link_events.take_back()
         self.roster.rebuild(self.core)

@@ -22,7 +22,7 @@ def at_start(
         local,
         settings.priority,
         held.generation,
-        held.last_lsn,
+        held.committed,
         empty=held.last_lsn == LSN_ZERO or settings.witness,
         has_membership=members is not None and members.is_present(local),
         creator=settings.creator,

@@ -109,6 +109,10 @@ class Upcalls:
         """A site says that it is master. *Thread:* apply."""
         later(self._loop, self._on_master_heard, eid)
 
+    def client_heard(self, eid: int) -> None:
+        """A site says that it is a client. *Thread:* apply."""
+        later(self._loop, self._on_client_heard, eid)
+
     def passing(self, eid: int, kind: int, record: bytes) -> None:
         """A page, a file list or a vote came. *Thread:* apply."""
         if kind == RepType.VOTE2:
@@ -169,6 +173,9 @@ class Upcalls:
             case db.DB_EVENT_REP_INIT_DONE:
                 self._hooks.handles_died()
                 self._reload_membership()
+                # When only the log had run away from this site, under the same master, there is no
+                # STARTUPDONE: the one before still counts.
+                self._tasks.spawn(self._startup_done())
             case db.DB_EVENT_REP_DUPMASTER:
                 self._core.duplicate_master(now_s)
             case db.DB_EVENT_REP_JOIN_FAILURE:
@@ -217,6 +224,11 @@ class Upcalls:
     def _on_master_heard(self, eid: int) -> None:
         if self._core.misses_master or self._core.settings.witness:
             self._tasks.spawn(self._library.find_master(eid))
+
+    def _on_client_heard(self, eid: int) -> None:
+        state = self._core.sites.by_eid(eid)
+        if state is not None and state.address == self._core.master:
+            self._tasks.spawn(self._library.lose_master(eid))
 
     def _on_answered(self, code: int, nsites: int) -> None:
         now_s = self._loop.time()

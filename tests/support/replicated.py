@@ -71,6 +71,7 @@ class Told:
     nsites: list[int] = field(default_factory=list)
     syncs: list[int] = field(default_factory=list)
     masters: list[int] = field(default_factory=list)
+    clients: list[int] = field(default_factory=list)
     membership: int = 0
     failures: list[Exception] = field(default_factory=list)
     rooms: int = 0
@@ -94,6 +95,9 @@ class Told:
 
     def master_heard(self, eid: int) -> None:
         self.masters.append(eid)
+
+    def client_heard(self, eid: int) -> None:
+        self.clients.append(eid)
 
     def passing(self, eid: int, kind: int, record: bytes) -> None:
         self.syncs.append(kind)

@@ -561,6 +561,34 @@ class TestMasterLost:
         script.do()
         assert script.done(effects.Elect) == [effects.Elect(4, 3, 0.2, 2.0)]
 
+    def test_a_master_that_comes_back_as_none_is_lost(self) -> None:
+        script = replicant(A, B, C)
+        # Its host lost power: the old link is still there, and nobody noticed anything yet.
+        script.link(A, outgoing=False, priority=1, standing=says()._replace(generation=4))
+        assert script.core.master is None
+        assert "master_lost" in script.notes()
+        script.tick()
+        assert script.done(effects.Elect)
+
+    def test_a_master_that_does_not_know_yet_that_it_is_one_is_none_lost(self) -> None:
+        script = replicant(A, B, C)
+        script.link(A, outgoing=False, priority=1, standing=says()._replace(generation=3))
+        assert script.core.master == A
+
+    def test_a_site_that_lacks_acknowledged_writes_votes_for_one_that_has_them(self) -> None:
+        remembers = replace(COMPLETE, stable_lsn=LSN(1, 9000))
+        script = Script(own(), group_of(A, B, C), remembers, others=(A, C))
+        ahead = says(priority=1, last=LSN(1, 9000))
+        script.start(Answer(A, ahead), Answer(C, reason="no answer"))
+        assert script.core.phase is Phase.FOLLOWING
+        assert "becoming master would lose them" in str(script.core.why)
+        script.link(A, priority=1, standing=ahead)
+        script.tick(10 * FIRST_ELECTION_WAIT_S)
+        assert not script.done(effects.Elect), "it calls none by itself"
+        script.core.election_wanted(script.now_s)
+        script.do()
+        assert script.done(effects.Elect)
+
     def test_two_strict_sites_hold_no_election(self) -> None:
         script = replicant(A, B)
         script.core.link_closed(script.now_s, 1, "reset")

@@ -69,7 +69,7 @@ class TestGenerations:
 class TestStanding:
     def test_an_empty_environment_holds_nothing(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
-            assert library.standing(env) == library.LogStanding(0, LSN_ZERO, LSN_ZERO)
+            assert library.standing(env) == library.LogStanding(0, LSN_ZERO, LSN_ZERO, LSN_ZERO)
 
     def test_the_end_of_the_log_may_be_what_no_replicant_acknowledges(self, tmp_path: Path) -> None:
         """Behind a commit stand the records of files that were opened and closed."""
@@ -87,6 +87,16 @@ class TestStanding:
         assert written.permanent == written.last_lsn == closed.permanent
         assert closed.last_lsn > closed.permanent
         assert checkpoint.permanent == checkpoint.last_lsn
+        assert checkpoint.committed == closed.committed == written.last_lsn
+
+    def test_what_recovery_writes_is_no_data(self, tmp_path: Path) -> None:
+        with environment(tmp_path) as env:
+            library.start_master(env, 0)
+            before = library.standing(env)
+        with environment(tmp_path) as env:
+            after = library.standing(env)
+        assert after.last_lsn > before.last_lsn
+        assert after.committed == before.committed
 
     def test_the_last_record_counts(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
