@@ -42,8 +42,8 @@ class Agenda:
         heapq.heappush(self._heap, (entry.when_s, next(self._numbers), entry))
         return entry
 
-    def run_for(self, seconds: float) -> None:
-        """Do everything that is due in the next seconds."""
+    def run_for(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> None:
+        """Do everything that is due in the next seconds, or until it is enough."""
         end_s = self._now_s + seconds
         while self._heap and self._heap[0][0] <= end_s:
             when_s, _, entry = heapq.heappop(self._heap)
@@ -51,4 +51,6 @@ class Agenda:
             if entry.call is not None:
                 call, entry.call = entry.call, None
                 call()
+                if enough():
+                    return
         self._now_s = end_s

@@ -18,6 +18,7 @@ from berkeleydb import db
 
 from replication.messages import RepType
 from replication.wire import LSN, LSN_ZERO
+from tests.sim.databases import SimulatedTxn
 from tests.sim.following import FINE, Answer, Following
 from tests.sim.log import LOG_EMPTY, Log, Record, RecordType, make
 from tests.sim.protocol import (
@@ -29,7 +30,7 @@ from tests.sim.protocol import (
     decode_egen,
     encode_egen,
 )
-from tests.sim.region import SYSTEM_FILE, Clock, Disk, Region, Settings, Sync
+from tests.sim.region import Clock, Disk, Region, Settings, Sync
 from tests.sim.serving import Serving
 from tests.sim.votes import Ended, Votes
 
@@ -160,6 +161,10 @@ class SimulatedEnv:
     def log_flush(self) -> None:
         self.disk.log.flush()
 
+    def log_stat(self) -> dict[str, Any]:
+        end = self.disk.log.end
+        return {"cur_file": end.file, "cur_offset": end.offset}
+
     def get_lg_max(self) -> int:
         return self.disk.log.file_bytes_max
 
@@ -199,6 +204,10 @@ class SimulatedEnv:
         last = self.disk.log.last_of(frozenset({RecordType.CHECKPOINT}))
         if last is not None:
             self.disk.log.remove_files_below(min(file, last.lsn.file))
+
+    def txn_begin(self, parent: None = None, flags: int = 0) -> SimulatedTxn:
+        """Begin a transaction."""
+        return SimulatedTxn(self)
 
     def get(self, file: bytes, key: bytes) -> bytes | None:
         """Read a key."""
@@ -242,7 +251,6 @@ class SimulatedEnv:
             self.votes.won = False
             region.role = db.DB_REP_CLIENT
             region.waiting.clear()
-            region.startup_complete = region.startup_complete and region.is_client
             region.send(RepType.NEWCLIENT)
             region.notify(db.DB_EVENT_REP_CLIENT)
             return
@@ -270,9 +278,7 @@ class SimulatedEnv:
         if not changes:
             return
         self._put(make(RecordType.RECYCLE, 0, b"%d" % region.generation))
-        history = b"%d/%d" % begins
-        generation = b"%d" % region.generation
-        self.commit((SYSTEM_FILE, generation, history), flush=True, system=True)
+        self.commit(region.history_record(begins), flush=True, system=True)
         region.notify(db.DB_EVENT_REP_MASTER)
 
     def hold_election(self, nsites: int, nvotes: int, ended: Ended) -> None:

@@ -10,6 +10,7 @@ log and computing the state anew.
 
 from __future__ import annotations
 
+import random
 import struct
 import sys
 from collections.abc import Iterator
@@ -116,12 +117,13 @@ class Log:
     Attributes:
         end: where the next record goes.
         flushed: everything before it is on the disk.
+        written: everything before it outlives the process: the operating system has it.
         databases: the state that the log makes.
     """
 
     def __init__(self, file_bytes_max: int) -> None:
         self.file_bytes_max = file_bytes_max
-        self.end = self.flushed = LOG_EMPTY
+        self.end = self.flushed = self.written = LOG_EMPTY
         self.databases = Databases()
         self._base = Databases()
         self._records: list[Record] = []
@@ -154,7 +156,7 @@ class Log:
 
     def since(self, index: int) -> list[Record]:
         """Return all records from this index on."""
-        return self._records[index:]
+        return self._records[max(0, index) :]
 
     def last_of(self, kinds: frozenset[RecordType], before: LSN | None = None) -> Record | None:
         """Return the last record of these types (before a place, if one is given)."""
@@ -201,9 +203,13 @@ class Log:
         self.end = record.end
         self.databases.apply(record)
 
+    def write(self) -> None:
+        """Give everything to the operating system."""
+        self.written = self.end
+
     def flush(self) -> None:
         """Put everything on the disk."""
-        self.flushed = self.end
+        self.flushed = self.written = self.end
 
     def truncate_after(self, lsn: LSN) -> list[Record]:
         """Cut the log behind the record at `lsn`; returns what was cut off."""
@@ -213,6 +219,7 @@ class Log:
             del self._at[record.lsn]
         self.end = self._records[-1].end
         self.flushed = min(self.flushed, self.end)
+        self.written = min(self.written, self.end)
         if cut:
             self._recompute()
         return cut
@@ -241,20 +248,28 @@ class Log:
         """
         self._records, self._at = [], {}
         self._base, self.databases = databases, databases.copy()
-        self.end = self.flushed = begins
+        self.end = self.flushed = self.written = begins
 
     # -- crashes -------------------------------------------------------------------------------
 
-    def crash(self, keep_unflushed: int) -> int:
-        """Lose what was not flushed, but for the first few records of it; returns how many went."""
-        on_disk = sum(1 for record in self._records if record.lsn < self.flushed)
-        keep = min(len(self._records), on_disk + keep_unflushed)
+    def crash(self, dice: random.Random, *, power: bool) -> int:
+        """Lose what was not on disk, or not written, but for the first few records of it.
+
+        Args:
+            power: the machine dies, not only the process.
+
+        Returns:
+            How many records went.
+        """
+        safe_until = self.flushed if power else self.written
+        safe = sum(1 for record in self._records if record.lsn < safe_until)
+        keep = safe + dice.randint(0, len(self._records) - safe)
         lost = len(self._records) - keep
         if not keep:
-            self.end = self.flushed = LOG_EMPTY
+            self.end = LOG_EMPTY
             self._records, self._at = [], {}
             self._recompute()
         elif lost:
             self.truncate_after(self._records[keep - 1].lsn)
-        self.flushed = self.end
+        self.flushed = self.written = self.end
         return lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -25,7 +26,9 @@ from tests.sim.protocol import (
 
 REQUEST_GAP_S: Final = 0.04  # the library's defaults
 MAX_GAP_S: Final = 1.28
-SYSTEM_FILE: Final = b"__db.rep.system"  # the history of generations
+HISTORY: Final = b"__db.lsn.history"  # where each generation begins
+_HISTORY_KEY: Final = struct.Struct(">II")  # format, generation
+_HISTORY_DATA: Final = struct.Struct(">IIIII")  # environment, LSN, time
 COMMITS: Final = frozenset({RecordType.COMMIT})
 
 Send = Callable[[bytes, bytes, tuple[int, int], int, int], object]
@@ -145,8 +148,13 @@ class Region:
 
     def data_generation(self) -> int:
         """Return the last generation of which data is here."""
-        history = self.log.databases.files.get(SYSTEM_FILE, {})
-        return max((int(key) for key in history), default=0)
+        history = self.log.databases.files.get(HISTORY, {})
+        return max((_HISTORY_KEY.unpack(key)[1] for key in history), default=0)
+
+    def history_record(self, begins: LSN) -> tuple[bytes, bytes, bytes]:
+        """Return what a new master writes first: its generation begins here."""
+        data = _HISTORY_DATA.pack(self.settings.eid, *begins, int(self.clock.now()), 0)
+        return HISTORY, _HISTORY_KEY.pack(1, self.generation), data
 
     def last_commit(self) -> LSN:
         """Return the place of the last commit record, which is what a site votes with."""
