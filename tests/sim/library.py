@@ -20,7 +20,7 @@ from replication.messages import RepType
 from replication.wire import LSN, LSN_ZERO
 from tests.sim.databases import SimulatedTxn
 from tests.sim.following import FINE, Answer, Following
-from tests.sim.log import LOG_EMPTY, Log, Record, RecordType, make
+from tests.sim.log import LOG_EMPTY, Databases, Log, Record, RecordType, make
 from tests.sim.protocol import (
     EID_INVALID,
     FLUSH,
@@ -140,7 +140,7 @@ class SimulatedEnv:
         disk, region = self.disk, self.region
         disk.opened += 1
         if disk.initialising:  # nothing of a copy that broke off can be used
-            disk.log = Log(disk.log.file_bytes_max)
+            disk.log.replace(Databases(), LOG_EMPTY)
             disk.initialising = False
         region.generation = disk.generation
         if disk.egen is None:
