@@ -5,6 +5,7 @@ Sockets, the clock, the apply thread, database handles, and the file beside the 
 
 from __future__ import annotations
 
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +53,22 @@ class NothingLent:
         """There is nothing."""
 
 
+class SocketWatch:
+    """Stands in for `select.epoll`, by which a link waits for its socket: it is that socket."""
+
+    def __init__(self) -> None:
+        self._number = -1
+
+    def register(self, number: int, _events: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def close(self) -> None:
+        """The socket is closed by the link."""
+
+
 @contextmanager
 def installed(
     network: Network, memories: dict[Path, Memory], now: Callable[[], float]
@@ -78,6 +95,9 @@ def installed(
         "replication.library.new_handle": new_handle,
         "replication.manager.Applier": make_applier,
         "replication.apply.DirectReader": NothingLent,
+        "replication.link.select": SimpleNamespace(
+            epoll=SocketWatch, EPOLLIN=select.EPOLLIN, EPOLLRDHUP=select.EPOLLRDHUP
+        ),
     }
     clock = SimpleNamespace(monotonic=now)
     with ExitStack() as stack:
