@@ -543,5 +543,7 @@ class Group:
                 process.kill(powered=True)
                 site.process = None
                 then()
+                if self._phase != "safety":
+                    self.start(name)  # it was on its way down when the faults stopped
 
         process.shut_down(lambda: self.agenda.call_later(0.0, down))
