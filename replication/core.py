@@ -529,6 +529,7 @@ class Core:
         self.why = self.hint = None
         self._out.do(effects.LoadMembership())
         self._out.do(effects.RoleChanged())
+        self.heartbeats.took_over(now_s)
         self.handover.became_master(now_s, generation)
         if self._duplicate:
             self._duplicate = False

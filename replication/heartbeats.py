@@ -1,8 +1,8 @@
 """Signs of life between a master and its replicants (no I/O).
 
-A master sends a heartbeat on each new link, when it broadcast nothing for a while, and now and then
-under load too, since they tell how far it is. A replicant that heard one on a
-link takes silence there for the master's death; and when heartbeats name an LSN that it does not
+A master sends a heartbeat when it takes over, on each new link, when it broadcast nothing for a
+while, and now and then under load too, since they tell how far it is. A replicant that heard one
+on a link takes silence there for the master's death; and when heartbeats name an LSN that it does not
 reach although nothing else comes, a message was lost at the end of the log.
 """
 
@@ -79,6 +79,12 @@ class Heartbeats:
         silent_s = now_s - max(last_broadcast_s, self._sent_s)
         unsent_s = now_s - self._sent_s
         if self._send_s and (silent_s >= self._send_s or unsent_s >= BUSY_FACTOR * self._send_s):
+            self._sent_s = now_s
+            self._out.do(effects.SendHeartbeat())
+
+    def took_over(self, now_s: float) -> None:
+        """As a new master: send one on the links there are, which may have no silence for long."""
+        if self._send_s:
             self._sent_s = now_s
             self._out.do(effects.SendHeartbeat())
 

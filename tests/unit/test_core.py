@@ -642,6 +642,9 @@ class TestMasterLost:
         script.do()
         assert script.core.is_master
         assert script.core.memory.generation == 5
+        assert script.done(effects.SendHeartbeat) == [effects.SendHeartbeat()], (
+            "its silence means something from now on, on links that had others' heartbeats"
+        )
         assert not [e for e in script.tick(30) if isinstance(e, effects.Elect)]
 
     def test_an_election_won_after_a_promotion_is_void(self) -> None:
