@@ -11,6 +11,8 @@
     GENERATIONS                for each, to the end: generation u32, beginning: file u32,
                                offset u32, last commit before it: file u32, offset u32 (0, 0 when
                                that is not known)
+    ROUND                      generation u32, number u32, lease in milliseconds u32
+    ROUND_ANSWER               generation u32, number u32
 
     site record                host, port u16, status u32
     host                       length u32 (with NUL), text, NUL
@@ -434,3 +436,25 @@ def decode_app_metadata(data: bytes) -> tuple[int, bool]:
     body = BodyReader("application message", data[-12:])
     tag, _, flags = body.u32(), body.u32(), body.u32()
     return tag, bool(flags & _APP_WANTS_ANSWER)
+
+
+def encode_round(generation: int, number: int, lease_s: float) -> bytes:
+    """Encode the body of ROUND."""
+    return _U32.pack(generation) + _TWO_U32.pack(number, round(lease_s * 1000))
+
+
+def decode_round(data: bytes) -> tuple[int, int, float]:
+    """Decode the body of ROUND into generation, number and lease."""
+    body = BodyReader("round", data)
+    return body.u32(), body.u32(), body.u32() / 1000
+
+
+def encode_round_answer(generation: int, number: int) -> bytes:
+    """Encode the body of ROUND_ANSWER."""
+    return _TWO_U32.pack(generation, number)
+
+
+def decode_round_answer(data: bytes) -> tuple[int, int]:
+    """Decode the body of ROUND_ANSWER into generation and number."""
+    body = BodyReader("answer to a round", data)
+    return body.u32(), body.u32()

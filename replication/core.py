@@ -11,8 +11,9 @@ comes in as `now_s`, everything else as plain values.
             MASTER -> HANDING_OVER -> FOLLOWING, or TAKING_OVER again
 
 The parts: `connections` (links and dials), `group` (the site list), `belonging` (whether this site
-is in it), `handover` (to and from another master), `heartbeats`, `elections`, `catch_up` (the copy
-here), `remembered` (what outlives the environment); here is what ties them together.
+is in it), `handover` (to and from another master), `heartbeats`, `elections`, `rounds` (does the
+majority follow), `catch_up` (the copy here), `remembered` (what outlives the environment); here is
+what ties them together.
 
 Source: Programmer's Reference, "Replication Manager" and "Building the communications
 infrastructure"; who becomes master at a cold start is `replication.coldstart`.
@@ -39,6 +40,7 @@ from replication.memory import Memory
 from replication.phase import Phase
 from replication.probes import Probes
 from replication.remembered import Remembered
+from replication.rounds import Rounds
 from replication.settings import GroupSettings
 from replication.sites import LinkState, Sites, SiteState
 from replication.standings import Standings
@@ -99,15 +101,7 @@ class Core:
         self.heartbeats = Heartbeats(
             settings.heartbeat_send_s, settings.heartbeat_monitor_s, self._out
         )
-        self.elections = Elections(
-            enabled=settings.elections,
-            two_site_strict=settings.two_site_strict,
-            timeout_s=settings.election_timeout_s,
-            first_timeout_s=settings.longest_election_s,
-            retry_s=min(settings.election_retry_s, 2 * settings.election_timeout_s),
-            wait_s=settings.connection_retry_s,
-            out=self._out,
-        )
+        self.elections = Elections.by(settings, self._out)
         self._new_group_id = new_group_id
         self._probes = Probes(settings.probe_timeout_s, self._out)
         self._next_probe_s: float | None = None
@@ -116,6 +110,7 @@ class Core:
         self.handover = Handover(self, self._out)
         self.failback = Failback(self, settings.preferred, self._out)
         self.requests = ListRequests(self, self._out)
+        self.rounds = Rounds(self, self._out)
         self.inviters: set[SiteAddress] = set()
         self.question: coldstart.Decision | None = None  # the operator is asked
         self._applied = own.last_lsn
@@ -187,6 +182,7 @@ class Core:
 
     def start(self, now_s: float) -> None:
         """Begin: ask every other site what it holds, then decide."""
+        self.rounds.started(now_s)
         if self.own.removed:
             self.belonging.removed()
         else:
@@ -296,7 +292,7 @@ class Core:
         self.generation = max(self.generation, generation)
         self._remembered.generation(self.generation)
         self.last_master = self.master = self.site_of(eid)
-        self.elections.master_found()
+        self.elections.master_found(again=again)
         self.heartbeats.new_master()
         if not again:
             self.catch_up.new_master(now_s)
@@ -461,7 +457,7 @@ class Core:
         self._elect_due(now_s)
 
     def _elect_due(self, now_s: float) -> None:
-        if not self.elections.is_due(now_s):
+        if not self.elections.is_due(now_s) or now_s < self.rounds.promised_until_s:
             return
         if self.phase is not Phase.FOLLOWING or self.master_link is not None:
             self.elections.call_at(None)
@@ -480,6 +476,7 @@ class Core:
             return  # promoted meanwhile, or it must not be master; the others vote again
         self._out.note("election_won", priority=self.settings.priority, votes=self.elections.votes)
         self.take_over(0)
+        self.rounds.elected = True
 
     def election_over(self, now_s: float, outcome: str) -> None:
         """The election call returned; without a master another follows."""
@@ -492,16 +489,14 @@ class Core:
         if not self.is_master:
             return
         self._out.note("duplicate_master")
-        self.master = None
-        self.group.stepped_down()
-        self.follow(now_s)
-        self.elections.call_at(now_s)
+        self.rounds.step_down(now_s)
 
     # -- being master --------------------------------------------------------------------------
 
     def take_over(self, generation_above: int, *, holding: LSN | None = None) -> None:
         """Become master; see `effects.StartMaster`."""
         self.phase = Phase.TAKING_OVER
+        self.rounds.elected = False
         self.master = None
         self._out.do(effects.StartMaster(generation_above, holding))
         self._out.do(effects.RoleChanged())
@@ -525,6 +520,7 @@ class Core:
         self._remembered.stable_at_most(last_lsn)
         self.holdings.became_master(last_lsn)
         self.elections.master_found()
+        self.rounds.began(now_s)
         self._out.note("became_master", generation=generation, priority=self.settings.priority)
         self.why = self.hint = None
         self._out.do(effects.LoadMembership())
@@ -628,6 +624,7 @@ class Core:
         self.failback.tick(now_s)
         if self.is_master:
             self.heartbeats.send_due(now_s, last_broadcast_s)
+            self.rounds.tick(now_s)
         else:
             self.heartbeats.watch(now_s, self.master_link, self.generation)
             if self.master and self.master_link and not self.settings.witness:

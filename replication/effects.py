@@ -84,6 +84,14 @@ class SendHeartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class SendRound:
+    """Ask every ttserver site whether it follows this master; see `replication.contact`."""
+
+    number: int
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StartClient:
     """Call the library's rep_start as a client; a repeat looks for the master."""
 
@@ -235,6 +243,7 @@ Effect: TypeAlias = (
     | SendOwn
     | SendStanding
     | SendHeartbeat
+    | SendRound
     | StartClient
     | AskAgain
     | SyncNow

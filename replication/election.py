@@ -21,9 +21,12 @@ Members count whatever their status or priority: priority 0 votes too, it only n
 Source: Programmer's Reference, "Elections"; the library's repmgr numbers.
 """
 
+from __future__ import annotations
+
 from typing import Final, NamedTuple
 
 from replication.effects import Elect, Outbox, RoleChanged
+from replication.settings import GroupSettings
 
 DECIDED: Final = "decided"
 SHORT_PART: Final = 0.1
@@ -83,9 +86,12 @@ class Elections:
         self._out = out
         self._due_s: float | None = None
         self._called_s = 0.0
+        self._whole_s = 0.0
         self._tries_after_loss = 0  # left: a short one, a whole one
         self._invited_nsites = 0
         self._voted = False
+        self._void = True
+        self._counted_until_s = 0.0
         self._had_master = False
         self._voters: set[int] = set()
 
@@ -97,6 +103,19 @@ class Elections:
     def vote_came(self, eid: int) -> None:
         """A site voted for this one."""
         self._voters.add(eid)
+
+    @classmethod
+    def by(cls, settings: GroupSettings, out: Outbox) -> Elections:
+        """Make them as the operator wants them."""
+        return cls(
+            enabled=settings.elections,
+            two_site_strict=settings.two_site_strict,
+            timeout_s=settings.election_timeout_s,
+            first_timeout_s=settings.longest_election_s,
+            retry_s=min(settings.election_retry_s, 2 * settings.election_timeout_s),
+            wait_s=settings.connection_retry_s,
+            out=out,
+        )
 
     def call_at(self, when_s: float | None) -> None:
         """Call one then; None: there is no need of one."""
@@ -120,12 +139,22 @@ class Elections:
         self._invited_nsites = nsites
         self._due_s = now_s
 
-    def master_found(self) -> None:
-        """There is one."""
+    def master_found(self, *, again: bool = False) -> None:
+        """There is one.
+
+        Args:
+            again: the one before, in its generation: a vote cast meanwhile may still be counted.
+        """
         self._had_master = True
+        if not again:
+            self._void, self._counted_until_s = True, 0.0
         self._voted = False
         self._tries_after_loss = 0
         self._due_s = None
+
+    def vote_out(self, now_s: float) -> bool:
+        """Tell whether a vote of this site may be counted, here or elsewhere."""
+        return self.under_way or now_s < self._counted_until_s
 
     def is_due(self, now_s: float) -> bool:
         """Tell whether it is time to call one."""
@@ -158,22 +187,24 @@ class Elections:
             return why
         if self._invited_nsites in range(max(members - 1, numbers.nvotes), members + 1):
             numbers = numbers._replace(nsites=self._invited_nsites)
-        whole_s = self._timeout_s if self._had_master else self._first_timeout_s
+        self._whole_s = self._timeout_s if self._had_master else self._first_timeout_s
         timeout_s = self._timeout_s * (SHORT_PART if self._tries_after_loss == 2 else 1.0)
         self._tries_after_loss = max(0, self._tries_after_loss - 1)
         self._invited_nsites = 0
         self._called_s = now_s
         self.under_way = self._voted = True
+        self._void = False
         self._due_s = None
         self._voters.clear()
         self._out.note("election_called", nsites=numbers.nsites, nvotes=numbers.nvotes)
-        self._out.do(Elect(*numbers, timeout_s, whole_s))
+        self._out.do(Elect(*numbers, timeout_s, self._whole_s))
         self._out.do(RoleChanged())
         return None
 
     def over(self, now_s: float, outcome: str, *, again: bool) -> None:
         """The election call returned."""
         self.under_way = False
+        self._counted_until_s = 0.0 if self._void else now_s + self._whole_s
         self._out.note("election_over", outcome=outcome)
         if again and self._due_s is None:  # else another was called for meanwhile
             # Longer than a short one takes: somebody may have won and be about to take over.

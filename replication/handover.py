@@ -250,6 +250,7 @@ class Handover:
         self._enter(Stage.RETAKING, now_s, TAKEOVER_S)
         # The target's would be one above this site's.
         self._core.take_over(self._core.generation + 1)
+        self._core.rounds.elected = True
 
     def _end(self, now_s: float, reason: str, generation: int) -> None:
         target, since_s = self._must_have_target(), self._held_since_s
@@ -344,6 +345,7 @@ class Handover:
             return
         self._taking_from = who
         self._core.take_over(word.generation, holding=word.lsn)
+        self._core.rounds.elected = True
 
     def takeover_failed(self, now_s: float, reason: str) -> bool:
         """The library did not make this site master; True when the old one was told so."""

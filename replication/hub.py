@@ -146,6 +146,12 @@ class Hub:
         """The port that is listened on."""
         return self._listener.port
 
+    def tell(self, frame: bytes) -> None:
+        """Send a message of ttserver's own to every ttserver site."""
+        for link in self._ready:
+            if link.released and link.peer.remote is not None and not link.peer.remote.native:
+                link.write(frame)
+
     def link(self, number: int) -> Link | None:
         """A link by its number, None when it is gone."""
         entry = self._open.get(number)

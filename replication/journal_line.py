@@ -127,6 +127,9 @@ EVENTS: Final[Mapping[str, Event]] = {
         ),
         ("switchover_done", "the other site is master", "to generation held_s"),
         ("switchover_failed", "the other site did not become master", "to reason held_s"),
+        ("fenced", "cut off from the majority: it refuses writes", "heard needed limit_s"),
+        ("unfenced", "the majority is heard again: it takes writes", "needed"),
+        ("stepped_down", "this master is none any more and elects", "why"),
         ("duplicate_master", "two sites are master: both step down and elect", ""),
     ),
     **_group(

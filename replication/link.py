@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from replication.peer import Peer
 from replication.wire import Frame
@@ -28,6 +29,10 @@ SEND_BYTES_MAX = 256 * 1024  # one send call; more would only copy twice
 KEEPALIVE_IDLE_S = 5
 KEEPALIVE_INTERVAL_S = 2
 KEEPALIVE_PROBES = 3
+# struct tcp_info of Linux: eight bytes, then 32-bit numbers; tcpi_last_ack_recv is the thirteenth.
+TCP_INFO_BYTES = 104
+LAST_ACK_RECEIVED_AT = 8 + 12 * 4
+LAST_ACK_RECEIVED = struct.Struct("=I")
 LINGER_S = 1.0  # how long a link that is over waits for the other side to close
 USER_TIMEOUT_MS = 10_000  # unacknowledged bytes for so long: the other host is gone
 
@@ -120,6 +125,18 @@ class Link:
     @property
     def is_closed(self) -> bool:
         return self._closed
+
+    def confirmed_ago_s(self) -> float:
+        """How long ago the other host confirmed that it received something; inf if that is unknown.
+
+        It does so for a process that stands still as well.
+        """
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+        except OSError:
+            return inf
+        (ago_ms,) = LAST_ACK_RECEIVED.unpack_from(info, LAST_ACK_RECEIVED_AT)
+        return float(ago_ms) / 1000
 
     # -- writing: any thread -------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Final
 from replication import bodies, wire
 from replication.acks import AckTable
 from replication.apply import Applier
-from replication.bodies import Standing
+from replication.bodies import MembershipList, Standing
 from replication.comparisons import CODES as COMPARE_CODES
 from replication.comparisons import Comparisons
 from replication.core import Core
@@ -34,6 +34,8 @@ from replication.peer_events import (
     ParametersChanged,
     Rejected,
     RequestReceived,
+    RoundAnswered,
+    RoundAsked,
     SiteIdentified,
     StableLsn,
     StandingAsked,
@@ -221,6 +223,8 @@ class LinkEvents:
                 return
             case Heartbeat(generation, lsn):
                 self._core.heartbeat(now_s, link.number, generation, lsn, self._applier.applied)
+            case RoundAsked() | RoundAnswered():
+                self._on_round(now_s, link, event)
             case StandingReceived(standing):
                 self._on_standing(link, standing)
             case StandingAsked():
@@ -236,10 +240,7 @@ class LinkEvents:
         """What is said about who belongs to the group and who leads it."""
         match event:
             case MembershipShared(sites):
-                try:
-                    self._core.membership_shared(Membership.from_list(sites))
-                except RemoteProtocolError as error:
-                    link.close(str(error))
+                self._on_shared(link, sites)
             case Rejected(version, generation):
                 state = self._core.sites.links.get(link.number)
                 if state is not None:
@@ -262,6 +263,19 @@ class LinkEvents:
             self._on_generations(History(event.beginnings))
         elif event.generation == self._core.generation:
             self._core.stable(event.lsn)
+
+    def _on_shared(self, link: Link, sites: MembershipList) -> None:
+        try:
+            self._core.membership_shared(Membership.from_list(sites))
+        except RemoteProtocolError as error:
+            link.close(str(error))
+
+    def _on_round(self, now_s: float, link: Link, event: RoundAsked | RoundAnswered) -> None:
+        rounds = self._core.rounds
+        if isinstance(event, RoundAsked):
+            rounds.asked(now_s, link.number, event.generation, event.number, event.lease_s)
+        else:
+            rounds.answered(link.number, event.generation, event.number)
 
     def acked(self, link: Link, generation: int, lsn: LSN) -> None:
         """A released link brought an acknowledgement, the most frequent message of all."""

@@ -14,6 +14,7 @@ runs in the event loop except the methods marked otherwise.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from replication.phase import Phase
 from replication.progress import SyncProgress
 from replication.promotion import Survey, must_be_possible, survey
 from replication.settings import GroupSettings
+from replication.signs import SignsOfLife
 from replication.site_changes import SiteChanges
 from replication.switchover import Switchover
 from replication.sync_journal import SyncJournal
@@ -61,7 +63,6 @@ from replication.wire import LSN, LSN_ZERO
 from replication.witness import WitnessApplier
 
 TICK_S = 0.05
-LATE_S = 10 * TICK_S  # the process stood still for so long: what came meanwhile is not read yet
 JOURNAL_CHECK_S = 1.0  # the library writes into the journal too, past its size limit
 HOLDINGS_S = 0.5  # log files are removed at most this often; what a site has grows meanwhile
 MEMORY_SAVE_S = 1.0  # the stable LSN is written at most this often
@@ -109,6 +110,7 @@ class Manager:
         self.table = self.confirmations.table
         self.roster = self.confirmations.roster
         self.pending = self.confirmations.pending
+        self.pending.cut_off = self.cut_off
         self.held = HeldLog(settings.apply_bytes_max)
         self.bridge = Bridge(
             queue_bytes_max=settings.queue_bytes_max,
@@ -122,7 +124,6 @@ class Manager:
         self.permitted_rollback: LSN | None = None
         self.lagging: dict[int, tuple[LSN, float]] = {}  # EID: what it must reach, since when
         self.started_s = 0.0
-        self._ticked_s = 0.0
         self._memory_path = memory_path
         self._memory = memory.load(memory_path)
         self._saved_memory = self._memory
@@ -141,6 +142,7 @@ class Manager:
         self._last_commit = LSN_ZERO  # when the environment was opened
         self._upcalls: Upcalls | None = None
         self._hub: Hub
+        self._signs: SignsOfLife
         self._link_events: LinkEvents
         self._acks: Acknowledger
         self._performer: Performer
@@ -182,7 +184,7 @@ class Manager:
             self.held.remember(held.vote, until_s)
         await self._hub.start()
         self.applier.start()
-        self.started_s = self._ticked_s = self._loop.time()
+        self.started_s = self._loop.time()
         self.core.start(self.started_s)
         self._perform()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
@@ -233,6 +235,7 @@ class Manager:
         )
         self.applier.rollback.permitted = self.permitted_rollback
         library_.adopt(self.applier)
+        self._signs = SignsOfLife(self.core)
         self._link_events = LinkEvents(
             loop,
             self.core,
@@ -369,6 +372,21 @@ class Manager:
         """Bytes of pages sent to a site in its last initial sync."""
         return self._syncs.sent_bytes(eid)
 
+    def stop_confirming(self) -> None:
+        """Writes are no longer taken here: answer those that wait."""
+        cut_off = self.cut_off()
+        if cut_off is not None:
+            self.pending.refuse(cut_off)  # it may take writes again in this generation
+        else:
+            self.pending.end("this site is no longer master")
+
+    def cut_off(self) -> str | None:
+        """Say why this master may take no write and answer none OK. *Thread:* any."""
+        if not self.core.is_master:
+            return None
+        # Not the loop's time: a process that was stopped must see how long at once.
+        return self.core.rounds.contact.refusal(time.monotonic())
+
     def log_needs(self) -> tuple[LogNeed, ...] | None:
         """What the other members may still need of the log; None: not known yet. *Thread:* any."""
         return self._log_needs
@@ -427,8 +445,7 @@ class Manager:
         now_s = self._loop.time()
         self._ticker = self._loop.call_later(TICK_S, self._tick)
         self._link_events.tick()
-        self._note_heard(now_s, late=now_s - self._ticked_s > LATE_S)
-        self._ticked_s = now_s
+        self._signs.look(now_s, self._hub.links())
         # The bridge's clock is time.monotonic, as is the loop's.
         self.core.tick(now_s, self.bridge.last_broadcast_s, self.applied, self._sync_progress())
         self.pending.expire(now_s)
@@ -461,25 +478,13 @@ class Manager:
             return received.pages_done  # log of a busy master comes as well, and is no use yet
         return self.applier.messages
 
-    def _note_heard(self, now_s: float, *, late: bool) -> None:
-        """Any byte is a sign of life; while nothing is read, silence means nothing."""
-        for link in self._hub.links():
-            state = self.core.sites.links.get(link.number)
-            if state is not None and (late or link.is_paused or link.bytes_in != state.bytes_in):
-                state.bytes_in, state.heard_s = link.bytes_in, now_s
-                state.site.heard_s = now_s
-                if state is self.core.master_link:
-                    self.core.heartbeats.master_heard_s = now_s
-
     def _send_stable(self) -> None:
         if not self.core.is_master or self.pending.stable <= self._stable_sent:
             return
         self._stable_sent = self.pending.stable
         self.core.stable(self._stable_sent)
         body = bodies.encode_stable_lsn(self.core.generation, self._stable_sent)
-        for link in self._hub.links():
-            if link.released and link.peer.remote and not link.peer.remote.native:
-                link.write(wire.encode_own(OwnCode.STABLE_LSN, body))
+        self._hub.tell(wire.encode_own(OwnCode.STABLE_LSN, body))
 
     def _keep(self, kept: memory.Memory) -> None:
         self._save_memory(kept)

@@ -67,6 +67,9 @@ class OwnCode(IntEnum):
     SITE_QUERY = 0x100  # one-shot request or ready: what do you hold?
     SITE_STANDING = 0x101  # its answer
     STABLE_LSN = 0x102  # ready, master to replicants: highest LSN that was answered OK
+    # Master to replicants, ready: do you follow me, and call no election for so long? Its answer.
+    ROUND = 0x110
+    ROUND_ANSWER = 0x111
     GENERATIONS = 0x160  # ready, master to replicants: where each generation begins
     INVITE = 0x120  # one-shot request: ask to be taken in; its answer is SITE_STANDING
     HANDOVER_ASK = 0x121  # ready, master to target: would you take over? (see `handover`)

@@ -71,6 +71,8 @@ from replication.peer_events import (
     RequestFailed,
     RequestReceived,
     RequestUnsupported,
+    RoundAnswered,
+    RoundAsked,
     SiteIdentified,
     StableLsn,
     StandingAsked,
@@ -577,6 +579,10 @@ def _ttserver_event(code: int, body: bytes) -> Event:
             | OwnCode.HANDOVER_TAKE
         ):
             return HandoverSaid(code, bodies.decode_handover(body))
+        case OwnCode.ROUND:
+            return RoundAsked(*bodies.decode_round(body))
+        case OwnCode.ROUND_ANSWER:
+            return RoundAnswered(*bodies.decode_round_answer(body))
         case _:
             return OwnMessage(code, body)
 

@@ -8,7 +8,7 @@
     on a ready link               Frame (a replication message)  Ack  Heartbeat
                                   ParametersChanged  MembershipShared  Rejected  AppRequest
     between ttserver sites        StandingAsked  StandingReceived  StableLsn  HandoverSaid
-                                  Generations  OwnMessage
+                                  Generations  RoundAsked  RoundAnswered  OwnMessage
     last event of a link          LinkFailed  LinkEnded  Rejected, or the end of a one-shot request
 
 Events are values: equal when their facts are.
@@ -188,6 +188,23 @@ class Generations:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundAsked:
+    """A master asks whether it is followed, and not to call an election for `lease_s`."""
+
+    generation: int
+    number: int
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundAnswered:
+    """A site follows this master, and gave its word."""
+
+    generation: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class OwnMessage:
     """An OWN message of a later ttserver, unknown here; to be ignored."""
 
@@ -244,6 +261,8 @@ Event: TypeAlias = (
     | StableLsn
     | HandoverSaid
     | Generations
+    | RoundAsked
+    | RoundAnswered
     | OwnMessage
     | AppRequest
     | LinkFailed

@@ -46,7 +46,7 @@ class Counts:
         alone: answered OK because their policy waits for nobody.
         unreachable: PERMFAILED because too few sites are connected.
         late: PERMFAILED at the time-out.
-        deposed: PERMFAILED because this site is master no longer, or stops.
+        deposed: PERMFAILED because this site is master no longer, is cut off, or stops.
     """
 
     acknowledged: int = 0
@@ -67,6 +67,7 @@ class Pending:
 
     Attributes:
         stable: the highest LSN of this generation that was answered OK.
+        cut_off: says why this master may answer nothing OK now, None when it may.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Pending:
     ) -> None:
         self.table = table
         self.stable = LSN_ZERO
+        self.cut_off: Callable[[], str | None] = lambda: None
         self.counts = Counts()
         self._sites = sites
         self._release = release
@@ -107,16 +109,24 @@ class Pending:
         with self._lock:
             self._generation = None
             self._why_ended = reason
+            self.refuse(reason)
+            self._reached.clear()
+
+    def refuse(self, why: str) -> None:
+        """Nothing that waits can be confirmed; what comes later may be."""
+        with self._lock:
             for queue in list(self._queues.values()):
                 while queue:
-                    self._deposed(queue.popleft())
-            self._reached.clear()
+                    self._refuse(queue.popleft(), why)
 
     def add(self, waiting: Waiting) -> None:
         """Take a committed batch; it may be released before this returns."""
         with self._lock:
             if waiting.generation != self._generation:
-                self._deposed(waiting)
+                self._refuse(waiting, self._why_ended)
+                return
+            if (why := self.cut_off()) is not None:
+                self._refuse(waiting, why)
                 return
             queue = self._queues.setdefault(waiting.policy, deque())
             if waiting.policy not in self._reached:
@@ -202,10 +212,10 @@ class Pending:
         self.counts.unreachable += waiting.writes
         self._fail(waiting)
 
-    def _deposed(self, waiting: Waiting) -> None:
+    def _refuse(self, waiting: Waiting, why: str) -> None:
         self.counts.deposed += waiting.writes
         held = describe_holders(waiting.policy, self._sites(), waiting.lsn)
-        self._release(waiting.token, f"{self._why_ended}; {held}")
+        self._release(waiting.token, f"{why}; {held}")
 
     def _fail(self, waiting: Waiting) -> None:
         text = describe_shortfall(

@@ -104,6 +104,7 @@ class Performer:
                 | effects.SendOwn()
                 | effects.SendStanding()
                 | effects.SendHeartbeat()
+                | effects.SendRound()
                 | effects.Answer()
             ):
                 self._do_on_link(effect)
@@ -151,6 +152,7 @@ class Performer:
         | effects.SendOwn
         | effects.SendStanding
         | effects.SendHeartbeat
+        | effects.SendRound
         | effects.Answer,
     ) -> None:
         match effect:
@@ -166,6 +168,9 @@ class Performer:
             case effects.SendStanding(number):
                 body = bodies.encode_standing(self._means.standing())
                 self._write(number, wire.encode_own(OwnCode.SITE_STANDING, body))
+            case effects.SendRound(number, lease_s):
+                body = bodies.encode_round(self._core.generation, number, lease_s)
+                self._means.hub.tell(wire.encode_own(OwnCode.ROUND, body))
             case effects.SendHeartbeat(number):
                 bridge = self._means.bridge
                 frame = wire.encode_heartbeat(self._core.generation, bridge.last_permanent)

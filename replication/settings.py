@@ -33,6 +33,10 @@ class GroupSettings:
             since its start; None: `election_timeout_s` then, too.
         witness: this site votes and never holds data; its priority is 0.
         preferred: the site that should lead whenever it can; None for nobody in particular.
+        fence_s: a master that did not hear a majority for so long takes no writes; 0: it goes on.
+        fence_sites_min: so many sites a group must have for that.
+        lease_s: a master reads only so long after a majority agreed that it is one; 0: always.
+        clock_ratio: how slow the slowest clock of the group is, of the fastest.
         link_stall_s: how long a link may stay over its high mark before it is closed.
         queue_bytes_max: the high mark of one link's queue of live log, bytes.
         asked_bytes_max: the high mark of what one site asked for (log, pages), bytes.
@@ -55,6 +59,10 @@ class GroupSettings:
     connection_retry_s: float = 1.0
     heartbeat_send_s: float = 0.2
     heartbeat_monitor_s: float = 1.0
+    fence_s: float = 2.0
+    fence_sites_min: int = 3
+    lease_s: float = 0.0
+    clock_ratio: float = 1.0
     two_site_strict: bool = True
     elections: bool = True
     start_wait_s: float = 10.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 
 from replication.bodies import SiteAddress, Standing
 
@@ -40,6 +41,8 @@ class SiteState:
         dialling: a dial is under way.
         standing: what it last said it holds; None for a native site or one never heard.
         heard_s: when anything last came from it, None for never.
+        contact_s: the same, as far as it is certain that it was sent just before.
+        answered_s: when the last round that it answered was sent; see `replication.contact`.
         last_error: why the last attempt to reach it failed, empty when it did not.
     """
 
@@ -53,6 +56,8 @@ class SiteState:
     native: bool = False
     standing: Standing | None = None
     heard_s: float | None = None
+    contact_s: float = -inf
+    answered_s: float = -inf
     last_error: str = ""
 
     @property

@@ -17,7 +17,7 @@ class Refusal:
 
 _LEASE = Refusal(
     "master leases need an error from the send callback, which pipelined commits cannot give",
-    "use `repmgr_set_ack_policy db_repmgr_acks_quorum`, and read at the master or after WAITFOR.",
+    "use `[replication] lease_s` in ttserver.toml, with `db_repmgr_acks_quorum`.",
 )
 _DURABILITY = 'remove the line and set `[storage] durability = "{}"` in ttserver.toml.'
 _ON_DISK = Refusal(

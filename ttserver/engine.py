@@ -40,7 +40,7 @@ from storage.library import (
 )
 from storage.reads import Reads, WouldBlock
 from storage.upkeep import Upkeep
-from ttserver import refused
+from ttserver import freshness, refused
 from ttserver.config import ServerConfig
 from ttserver.engine_status import build_status
 from ttserver.key_count import KeyCount
@@ -97,6 +97,7 @@ class Engine:
         self.access, self.accounts, self.catalog = data.access, data.accounts, data.catalog
         self.on_change: list[Callable[[], None]] = []
         self.failure: Exception | None = None
+        self._limited = freshness.is_limited(self)
         self.why = Why(config.settings.status.alarm_after_s)
         self.reopening = Reopening(self, on_stuck if on_stuck is not None else _end_process)
         self.rejoin = Rejoin(self)
@@ -210,15 +211,18 @@ class Engine:
             site.accepting = False
             site.committer.watches.touch_all()
             if site.manager is not None:
-                site.manager.pending.end("this site is no longer master")
+                site.manager.stop_confirming()
         self.changed()
 
     def _may_accept(self, site: OpenSite) -> bool:
         if self._stopping or not site.running:
             return False
         manager = site.manager
+        if manager is None:
+            return True
         # Writes wait while the role is handed over: if that fails, they go on here.
-        return manager is None or manager.core.is_master or manager.core.handover.keeps_clients
+        leads = manager.core.is_master or manager.core.handover.keeps_clients
+        return leads and manager.cut_off() is None
 
     async def _accept_writes(self, site: OpenSite) -> None:
         """Make what a master needs, then take writes."""
@@ -446,11 +450,13 @@ class Engine:
 
     def _must_accept(self) -> Writes:
         site = self._site
-        if site is None or not site.accepting:
+        manager = site.manager if site is not None else None
+        cut_off = manager is not None and manager.cut_off() is not None
+        if site is None or not site.accepting or cut_off:
             raise refused.write_refused(self)
         needed = self.config.settings.replication.min_acks_to_accept
-        if needed and site.manager is not None:
-            connected = site.manager.confirmations.able()
+        if needed and manager is not None:
+            connected = manager.confirmations.able()
             if connected < needed:
                 self.too_few_acks += 1
                 raise refused.too_few_acks(connected, needed)
@@ -512,36 +518,41 @@ class Engine:
 
         Raises:
             WouldBlock: it could take long; use `read`. Part of it may have run.
-            Refused: LOADING, or too stale.
+            Refused: LOADING, too stale, or maybe not the newest.
             StorageError: the library failed.
         """
         site = self._site
         if site is None or not self.serving:
             raise refused.loading(self)
-        if self.config.settings.client.max_stale_s:
-            self._check_stale()
         if not site.keys.is_open:
             raise WouldBlock
-        return site.reads.now(read)
+        result = site.reads.now(read)
+        if self._limited:
+            freshness.check(self)
+        return result
 
-    async def read(self, read: Callable[[db.DBTxn], T]) -> T:
+    async def read(self, read: Callable[[db.DBTxn], T], *, limited: bool = True) -> T:
         """Read on a reader thread, waiting for locks and the disk.
 
         Args:
             read: may be run more than once.
+            limited: data that is too old, or maybe not the newest, is refused as the operator
+                wants it; False for what the server itself looks up.
 
         Raises:
-            Refused: LOADING, or too stale.
+            Refused: LOADING, too stale, or maybe not the newest.
             StorageError: the library failed, or the site is stopping.
         """
         site = self._site
         if site is None or not self.serving:
             raise refused.loading(self)
-        self._check_stale()
         try:
-            return await site.reads.run(read)
+            result = await site.reads.run(read)
         except DatabaseMissing as missing:
             raise Refused(str(missing), code="LOADING", hint=missing.hint) from missing
+        if limited:
+            freshness.check(self)
+        return result
 
     async def call(self, call: Callable[[], T]) -> T:
         """Run something else that enters the library on a thread made for it.
@@ -550,14 +561,6 @@ class Engine:
             StorageError: the site is stopping, or the library failed.
         """
         return await self.must_have_site().reads.call(call)
-
-    def _check_stale(self) -> None:
-        limit_s = self.config.settings.client.max_stale_s
-        if not limit_s:
-            return
-        stale_s = self.stale_s()
-        if stale_s is None or stale_s > limit_s:
-            raise refused.too_old(stale_s, limit_s)
 
     def watch(self, keys: Iterable[bytes]) -> Watch:
         """Watch keys until the result is closed."""

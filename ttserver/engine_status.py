@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+from math import isinf
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from replication.bodies import SiteAddress
+from replication.contact import Fence
 from replication.sites import SiteState
 from replication.wire import LSN
 from ttserver import __version__
 from ttserver.opening import opening_status
-from ttserver.status import SiteStatus, Status, SyncStatus
+from ttserver.status import FenceStatus, LeaseStatus, SiteStatus, Status, SyncStatus
 
 if TYPE_CHECKING:
     from replication.manager import Manager
@@ -74,6 +76,8 @@ def _picture(engine: Engine) -> Status:
         ack_policy=manager.settings.ack_policy.name if manager else "NONE",
         sites=_sites(manager, engine.environment.log_file_bytes) if manager else [],
         counters=_counters(engine),
+        fence=_fence(manager),
+        lease=_lease(manager),
         members=group.nsites if group is not None else 0,
         membership_version=group.version if group is not None else 0,
         logs=engine.must_have_site().log_keeping.status(),
@@ -104,6 +108,31 @@ def _ack_note(manager: Manager | None) -> str | None:
         return None
     advice = manager.confirmations.advice()
     return None if advice is None else f"{advice.text}; {advice.hint}"
+
+
+def _fence(manager: Manager | None) -> FenceStatus | None:
+    if manager is None or not manager.core.is_master:
+        return None
+    contact = manager.core.rounds.contact
+    if contact.fence is Fence.OFF:
+        return None
+    left_s = contact.writes_until_s - manager.now_s()
+    reach = contact.reach(manager.now_s())
+    return FenceStatus(
+        contact.fence.value,
+        manager.settings.fence_s,
+        reach.heard,
+        reach.needed,
+        None if isinf(left_s) else round(max(0.0, left_s), 3),
+    )
+
+
+def _lease(manager: Manager | None) -> LeaseStatus | None:
+    if manager is None or not manager.core.is_master or not manager.settings.lease_s:
+        return None
+    lease_s = manager.settings.lease_s
+    left_s = manager.core.rounds.contact.fresh_until_s - manager.now_s()
+    return LeaseStatus(lease_s, round(min(max(0.0, left_s), lease_s), 3))
 
 
 def _sync(manager: Manager | None) -> SyncStatus | None:

@@ -228,14 +228,16 @@ class Listener:
 
 def _lookup(engine: EngineLike) -> Callable[[str], Awaitable[UserRecord | None]]:
     async def lookup(name: str) -> UserRecord | None:
-        return await engine.read(lambda txn: engine.users.get(txn, name))
+        return await engine.read(lambda txn: engine.users.get(txn, name), limited=False)
 
     return lookup
 
 
 def _rights(engine: EngineLike) -> Callable[[UserRecord], Awaitable[frozenset[str]]]:
     async def rights(record: UserRecord) -> frozenset[str]:
-        subject = await engine.read(lambda txn: engine.access.subject_of(txn, record))
+        subject = await engine.read(
+            lambda txn: engine.access.subject_of(txn, record), limited=False
+        )
         return key_rights(subject)
 
     return rights

@@ -67,7 +67,7 @@ class Operations:
 
     async def _user_list(self, _request: dict[str, Any], _send: Send) -> object:
         self._must_be_open("users cannot be listed")
-        records = await self._engine.read(self._engine.users.list)
+        records = await self._engine.read(self._engine.users.list, limited=False)
         return [_public(record) for record in records]
 
     async def _user_check(self, request: dict[str, Any], _send: Send) -> object:
@@ -77,7 +77,7 @@ class Operations:
         if new and not is_user_name(name):
             raise _bad_name(name)
         users = self._engine.users
-        record = await self._engine.read(lambda txn: users.get(txn, name))
+        record = await self._engine.read(lambda txn: users.get(txn, name), limited=False)
         if new and record is not None:
             raise ControlError(
                 f"user {name} exists already",

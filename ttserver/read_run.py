@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ttserver.commands.context import Client, Store
 from ttserver.error_replies import error_reply
+from ttserver.refused import Refused
 from ttserver.replies import CommandError, Value, encode
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ class ReadRun:
                 return
 
     def fail(self, error: Exception) -> None:
-        """Answer what has no reply yet with an error."""
+        """Answer with an error what has no reply yet; all of it when the site refused to answer.
+
+        Whether what was read may be answered is known only after it was read.
+        """
+        if isinstance(error, Refused):
+            self.replies.clear()
         missing = len(self._calls) - len(self.replies)
         self._client.errors += missing
         self.replies.extend([error_reply(error).wire] * missing)

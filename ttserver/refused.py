@@ -25,6 +25,13 @@ def write_refused(engine: Engine) -> Refused:
         return _witness(engine)
     if not engine.serving:
         return loading(engine)
+    if engine.manager is not None and engine.manager.core.is_master:
+        cut_off = engine.manager.cut_off()
+        if cut_off is not None:
+            return Refused(
+                f"write refused: {cut_off}",
+                hint="use a site that the others can reach, or mend the network between them.",
+            )
     if engine.manager is None or engine.manager.core.is_master:
         why = f" ({engine.failure})" if engine.failure is not None else ""
         return Refused(f"write refused: this site is just becoming master{why}", hint="try again.")
@@ -82,6 +89,15 @@ def _witness(engine: Engine) -> Refused:
         f" (master is {master or 'not known now'})",
         code="NODATA",
         hint=f"connect to {master}." if master else "connect to a site that holds the data.",
+    )
+
+
+def not_fresh(lease_s: float) -> Refused:
+    """Say that another site might be master, and have newer data."""
+    return Refused(
+        f"read refused: for {lease_s:g} s no majority said that this site is still the master"
+        " (replication.lease_s)",
+        hint="try again, or use a site that the others can reach.",
     )
 
 

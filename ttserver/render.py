@@ -4,7 +4,7 @@ Every text is a `Text`, never markup: names of sites come from other machines.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -132,6 +132,9 @@ def _headline(status: Status) -> Text:
     return line
 
 
+_FENCES: Final = {"open": "open", "fenced": "no writes", "unarmed": "not armed"}
+
+
 def _facts(status: Status) -> Table:
     grid = Table.grid(padding=(0, 3))
     for _ in range(2):
@@ -152,6 +155,12 @@ def _facts(status: Status) -> Table:
     if status.get("members"):
         left.append(("group", f"{status['members']} sites"))
         right.append(("site list", f"version {status['membership_version']}"))
+    if fence := status.get("fence"):
+        left.append(("heard from", f"{fence['heard']} sites, {fence['needed']} needed"))
+        right.append(("fence", f"{fence['limit_s']:g} s, {_FENCES[fence['state']]}"))
+    if lease := status.get("lease"):
+        left.append(("lease", f"{seconds_text(lease['left_s'])} of {lease['lease_s']:g} s left"))
+        right.append(("reads", "the newest" if lease["left_s"] else "refused"))
     for (name, text), (name2, text2) in zip(left, right, strict=True):
         grid.add_row(Text(f"  {name}"), Text(text), Text(name2), Text(text2))
     return grid

@@ -85,6 +85,34 @@ class ReplicationSettings(Struct, frozen=True, kw_only=True):
             " master",
         ),
     ] = 10.0
+    fence_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="a master that has not heard for so long from enough sites to make, with"
+            " itself, the majority an election needs refuses writes, and steps down after as much"
+            " time again; 0: it goes on",
+        ),
+    ] = 2.0
+    fence_sites_min: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=1000,
+            description="fence_s holds in groups of so many sites or more; 2: in a pair, too, where"
+            " the loss of either site then stops all writes",
+        ),
+    ] = 3
+    lease_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=60,
+            description="a master answers reads only within this time of a majority's word that it"
+            " is the master, and the others elect nobody before; the same on all sites; 0: off",
+        ),
+    ] = 0.0
     min_acks_to_accept: Annotated[
         int,
         Meta(

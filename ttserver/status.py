@@ -55,10 +55,42 @@ class LogsStatus(msgspec.Struct, frozen=True):
     budget_bytes: int | None
 
 
+class FenceStatus(msgspec.Struct, frozen=True):
+    """Whether this master hears enough sites to be sure that nobody else is one.
+
+    Args:
+        state: open, fenced (writes are refused) or unarmed (not heard yet in this term).
+        limit_s: `[replication] fence_s`.
+        heard: other sites heard within that time.
+        needed: how many have to be.
+        left_s: without a word from anybody, writes are refused after so long.
+    """
+
+    state: str
+    limit_s: float
+    heard: int
+    needed: int
+    left_s: float | None
+
+
+class LeaseStatus(msgspec.Struct, frozen=True):
+    """Whether reads on this master are certainly the newest.
+
+    Args:
+        lease_s: `[replication] lease_s`.
+        left_s: how long a majority's word still holds; 0 when it does not.
+    """
+
+    lease_s: float
+    left_s: float
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One site, whole.
 
     Args:
+        fence: on a master with others that could replace it; else None.
+        lease: on a master with `[replication] lease_s`; else None.
         members: sites of the group, this one included; 0 while that is not known.
         membership_version: of the site list.
         why: what it waits for, the worst of `waits`; `since` and `hint` go with it.
@@ -92,6 +124,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     client_listen: str
     recovery_seconds: float
+    fence: FenceStatus | None = None
+    lease: LeaseStatus | None = None
     members: int = 0
     membership_version: int = 0
     why: str | None = None

@@ -111,13 +111,16 @@ def _role(engine: Engine, manager: Manager) -> Iterator[Wait]:
         case Phase.HANDING_OVER:
             yield Wait("start", f"handing over to {core.handover.target}", _PATIENCE)
         case Phase.MASTER:
-            if not engine.accepting and engine.failure is None:
+            if (cut_off := manager.cut_off()) is not None:
+                yield Wait("fenced", f"writes are refused: {cut_off}", _MEND)
+            elif not engine.accepting and engine.failure is None:
                 yield Wait("start", "becoming master: its databases are being opened", _PATIENCE)
         case Phase.FOLLOWING:
             if core.misses_master:
                 yield _no_master(manager)
 
 
+_MEND: Final = "start the other sites, or mend the network between them and this one."
 _PATIENCE: Final = "wait; if it lasts see $DB_Msg.txt and the server's log."
 
 

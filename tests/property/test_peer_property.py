@@ -55,6 +55,8 @@ traffic = st.sampled_from(
         wire.encode_own(OwnCode.PARM_REFRESH, bodies.encode_refresh(7, electable=True)),
         wire.encode_own(OwnCode.SHARING, bodies.encode_connect_reject(2, 1)),
         wire.encode_own(OwnCode.STABLE_LSN, bodies.encode_stable_lsn(1, LSN(1, 2))),
+        wire.encode_own(OwnCode.ROUND, bodies.encode_round(1, 2, 1.0)),
+        wire.encode_own(OwnCode.ROUND_ANSWER, b"short"),
         wire.encode_own(OwnCode.CONNECT_REJECT, bodies.encode_connect_reject(2, 1)),
         wire.encode_own(OwnCode.JOIN_SUCCESS, b""),
         wire.Header(5, 16, 1).encode() + b"data" + struct.pack(">III", 9, 0, 2),

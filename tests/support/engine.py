@@ -258,7 +258,7 @@ class SmallEngine:
             raise WouldBlock
         return self._reads.now(read)
 
-    async def read(self, read: Callable[[db.DBTxn], T]) -> T:
+    async def read(self, read: Callable[[db.DBTxn], T], *, limited: bool = True) -> T:
         if self.refuse_reads is not None:
             raise self.refuse_reads
         self.reads_on_thread += 1

@@ -157,18 +157,17 @@ class EngineSites:
         *,
         lines: Sequence[str] = (),
         overrides: Mapping[str, object] | None = None,
-        electable: bool = False,
+        priorities: Sequence[int] = (),
     ) -> list[EngineSite]:
         """Make a master (priority 1) and replicants (priority 0) that know each other.
 
         Args:
-            electable: all have priority 1; the first still creates the group.
+            priorities: others than these; the first site still creates the group.
         """
         made = [
             self.make(f"site{number}", local=False, overrides=overrides) for number in range(count)
         ]
-        for site in made:
-            priority = 1 if electable or site is made[0] else 0
+        for site, priority in zip(made, priorities or (1, *[0] * (count - 1)), strict=True):
             self._introduce(site, made, (f"rep_set_priority {priority}", *lines))
         return made
 

@@ -64,6 +64,7 @@ class Script:
         self.core = Core(settings, own, membership, memory or Memory(), new_group_id=99)
         self.now_s = 100.0
         self.links = 0
+        self.silent = False  # the links stand, and nothing comes on them
         self.last: list[effects.Effect] = []
 
     def do(self) -> list[effects.Effect]:
@@ -80,6 +81,9 @@ class Script:
 
     def tick(self, seconds: float = 0.0, *, applied: LSN = END) -> list[effects.Effect]:
         self.now_s += seconds
+        for link in self.core.sites.links.values():
+            if not self.silent:
+                link.site.contact_s = self.now_s
         self.core.tick(self.now_s, self.now_s, applied)
         return self.do()
 

@@ -32,6 +32,8 @@ from replication.peer_events import (
     RequestFailed,
     RequestReceived,
     RequestUnsupported,
+    RoundAnswered,
+    RoundAsked,
     SiteIdentified,
     StableLsn,
     StandingAsked,
@@ -385,11 +387,15 @@ class TestReadyLink:
         dialler.send_own(OwnCode.SITE_QUERY, bodies.encode_site_record(record))
         dialler.send_own(OwnCode.SITE_STANDING, bodies.encode_standing(standing))
         dialler.send_own(OwnCode.STABLE_LSN, bodies.encode_stable_lsn(3, LSN(1, 9)))
+        dialler.send_own(OwnCode.ROUND, bodies.encode_round(3, 17, 0.25))
+        dialler.send_own(OwnCode.ROUND_ANSWER, bodies.encode_round_answer(3, 17))
         dialler.send_own(0x1FF, b"of a later version")
         assert acceptor.receive_data(dialler.data_to_send()) == [
             StandingAsked(record),
             StandingReceived(standing),
             StableLsn(3, LSN(1, 9)),
+            RoundAsked(3, 17, 0.25),
+            RoundAnswered(3, 17),
             OwnMessage(0x1FF, b"of a later version"),
         ]
 

@@ -67,6 +67,20 @@ def test_one_screen_answers_who_how_far_and_since_when() -> None:
     assert len(text.splitlines()) < 24
 
 
+def test_a_master_shows_whom_it_hears_and_whether_its_reads_are_the_newest() -> None:
+    fence = {"state": "open", "limit_s": 2.0, "heard": 2, "needed": 1, "left_s": 1.9}
+    lease = {"lease_s": 1.0, "left_s": 0.8}
+    text = shown(render.status_view(status(fence=fence, lease=lease)))
+    assert "2 sites, 1 needed" in text
+    assert "2 s, open" in text
+    assert "0.8 s of 1 s left" in text
+    cut_off = shown(
+        render.status_view(status(fence=fence | {"state": "fenced"}, lease=lease | {"left_s": 0.0}))
+    )
+    assert "2 s, no writes" in cut_off
+    assert "refused" in cut_off
+
+
 def test_the_reason_and_the_remedy_stand_below_the_headline() -> None:
     text = shown(
         render.status_view(

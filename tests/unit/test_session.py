@@ -16,6 +16,7 @@ from tests.support.wire import DEADLINE_S, Error, Wire, packed, small_listener
 from ttserver.dispatch import TURN_COMMANDS
 from ttserver.listener import LINGER_LOOKS, Listener
 from ttserver.read_run import RUN_BYTES_MAX
+from ttserver.refused import Refused
 from ttserver.session import READ_AHEAD_BYTES_MAX
 from ttserver.settings import ClientSettings, LimitSettings
 
@@ -135,6 +136,33 @@ async def test_refusals_begin_with_a_word_that_libraries_know(
     served[1].refuse_writes = served[1].refuse_reads = Refusal("not now", code=code)
     assert await client.pipeline(["SET", "a", 1], ["GET", "a"], ["KEYS", "*"], ["PING"]) == [
         *[Error(f"{word} not now")] * 3,
+        b"PONG",
+    ]
+
+
+@pytest.mark.parametrize("on_thread", [False, True])
+async def test_what_was_read_is_not_answered_when_it_turns_out_that_it_must_not_be(
+    client: Wire, served: Served, on_thread: bool
+) -> None:
+    engine = served[1]
+    await client.pipeline(["SET", "a", 1], ["SET", "b", 2])
+    now, later = engine.read_now, engine.read
+
+    def read_now(read: Callable[[DBTxn], Any]) -> Any:
+        result = now(read)
+        raise Refused(f"maybe not the newest: {result}")
+
+    async def read_later(read: Callable[[DBTxn], Any], *, limited: bool = True) -> Any:
+        result = await later(read, limited=limited)
+        raise Refused(f"maybe not the newest: {result}")
+
+    engine.would_block = on_thread
+    engine.read_now = now if on_thread else read_now  # type: ignore[method-assign]
+    engine.read = read_later  # type: ignore[method-assign]
+    tryagain = Error("TRYAGAIN maybe not the newest: None")
+    assert await client.pipeline(["GET", "a"], ["GET", "b"], ["PING"]) == [
+        tryagain,
+        tryagain,
         b"PONG",
     ]
 

@@ -239,7 +239,7 @@ async def _allowed(client: Client, right: Right) -> None:
     engine, user = client.server.engine, client.user
     await write_now(client, lambda _txn: None)
     try:
-        await engine.read(lambda txn: engine.access.must(txn, user, right, None))
+        await engine.read(lambda txn: engine.access.must(txn, user, right, None), limited=False)
     except CatalogError as error:
         raise refusal(error) from error
 

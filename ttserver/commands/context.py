@@ -164,8 +164,8 @@ class EngineLike(Protocol):
     def read_now(self, read: Callable[[DBTxn], T]) -> T:
         """Read in the loop; raises `storage.reads.WouldBlock` when that could take long."""
 
-    async def read(self, read: Callable[[DBTxn], T]) -> T:
-        """Read on a thread."""
+    async def read(self, read: Callable[[DBTxn], T], *, limited: bool = True) -> T:
+        """Read on a thread; `limited`: as the operator limits what clients may read."""
 
     def watch(self, keys: Iterable[bytes]) -> WatchLike: ...
 
