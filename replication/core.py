@@ -320,7 +320,7 @@ class Core:
         """The library follows this master no longer: it stepped down."""
         state = self.sites.by_eid(eid)
         if state is not None and state.address == self.master and not self.is_master:
-            self.master_gone(now_s, state.address, "it stepped down")
+            self.handover.master_left(now_s)
             self._elect_due(now_s)
 
     def startup_finished(self, reached: LSN) -> None:
@@ -453,6 +453,7 @@ class Core:
         Args:
             nsites: how many votes that site waits for, 0 if it did not say.
         """
+        self.handover.others_elect(now_s)
         self.elections.invited(now_s, nsites)
         self._elect_due(now_s)
 

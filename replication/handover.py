@@ -17,6 +17,10 @@ it, a refusal makes it master again at once, with a generation above the target'
 says nothing any more, nobody can tell whether it took over: then an election decides, as after a
 lost master; in a group of two, where there is nobody else to vote, the old master goes on.
 
+The others see only that their master steps down. They wait for the new one as long as taking over
+may take, and call an election then, or as soon as somebody else does: one at once would come in the
+way of the target.
+
 A write is never lost: the target had them all before the old master stepped down, and the old one
 takes none until it knows how it ended.
 """
@@ -100,6 +104,7 @@ class Handover:
         self._held_since_s: float | None = None
         self._reason = ""
         self._taking_from: SiteAddress | None = None
+        self._left_until_s: float | None = None
         self.took_from: SiteAddress | None = None
 
     @property
@@ -197,12 +202,14 @@ class Handover:
 
     def new_master(self, now_s: float, master: SiteAddress | None, generation: int) -> None:
         """The library follows somebody: it is over."""
+        self._left_until_s = None
         if self.stage in (Stage.HANDED_OVER, Stage.RETAKING):
             reason = "" if master == self.target else f"{master} became master instead"
             self._end(now_s, reason, generation)
 
     def became_master(self, now_s: float, generation: int) -> None:
         """The library made this site master: again, or in the place of another one."""
+        self._left_until_s = None
         if self.stage is Stage.RETAKING:
             self._end(now_s, self._reason, generation)
         self.took_from, self._taking_from = self._taking_from, None
@@ -225,6 +232,8 @@ class Handover:
 
     def tick(self, now_s: float) -> None:
         """The clock."""
+        if self._left_until_s is not None and now_s >= self._left_until_s:
+            self._give_up(now_s, "it stepped down, and no other took over")
         if self.stage is Stage.IDLE or now_s < self._deadline_s:
             return
         if self.stage is Stage.HANDED_OVER:
@@ -286,6 +295,24 @@ class Handover:
     def _send(self, number: int, code: OwnCode, reason: str = "") -> None:
         word = HandoverWord(self._core.generation, self._permanent, reason)
         self._out.do(effects.SendOwn(number, code, bodies.encode_handover(word)))
+
+    # -- as any other site ---------------------------------------------------------------------
+
+    def master_left(self, now_s: float) -> None:
+        """The master stepped down: to hand over, most likely."""
+        if self._left_until_s is None and self._taking_from is None:
+            self._left_until_s = now_s + TAKEOVER_S
+
+    def others_elect(self, now_s: float) -> None:
+        """Another site called an election."""
+        if self._left_until_s is not None:
+            self._give_up(now_s, "it stepped down, and another site wants an election")
+
+    def _give_up(self, now_s: float, reason: str) -> None:
+        self._left_until_s = None
+        core = self._core
+        if core.phase is Phase.FOLLOWING and core.master is not None:
+            core.master_gone(now_s, core.master, reason)
 
     # -- what the other side says --------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 A master sends a heartbeat when it takes over, on each new link, when it broadcast nothing for a
 while, and now and then under load too, since they tell how far it is. A replicant that heard one
-on a link takes silence there for the master's death; and when heartbeats name an LSN that it does not
-reach although nothing else comes, a message was lost at the end of the log.
+on a link takes silence there for the master's death; and when heartbeats name an LSN that it does
+not reach although nothing else comes, a message was lost at the end of the log.
 """
 
 from replication import effects

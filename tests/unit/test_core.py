@@ -11,6 +11,7 @@ from replication import effects
 from replication.bodies import SiteAddress, Standing, decode_forward, decode_membership_list
 from replication.coldstart import Answer, OwnStanding
 from replication.core import FIRST_ELECTION_WAIT_S, REPROBE_S, Core
+from replication.handover import TAKEOVER_S
 from replication.heartbeats import GAP_SILENCE_S
 from replication.manager import TICK_S
 from replication.membership import Member, Membership
@@ -574,13 +575,35 @@ class TestMasterLost:
         script.tick()
         assert script.done(effects.Elect)
 
-    def test_a_master_that_steps_down_is_lost(self) -> None:
+    def test_a_master_that_steps_down_is_lost_when_no_other_takes_over(self) -> None:
         script = replicant(A, B, C)
         script.core.master_left(script.now_s, script.core.site(C).eid)
-        assert script.core.master == A, "another site that is no master says nothing about it"
+        assert not script.tick(TAKEOVER_S + 1), "another site that is no master says nothing"
         script.core.master_left(script.now_s, script.core.site(A).eid)
-        script.do()
+        assert not [e for e in script.tick(TAKEOVER_S - 1) if isinstance(e, effects.Elect)], (
+            "it hands over: an election would come in the way"
+        )
+        script.core.master_left(script.now_s, script.core.site(A).eid)
+        script.tick(1)
         assert "master_lost" in script.notes()
+        script.tick()
+        assert script.done(effects.Elect)
+
+    def test_a_master_that_hands_over_is_not_lost(self) -> None:
+        script = replicant(A, B, C)
+        script.core.master_left(script.now_s, script.core.site(A).eid)
+        script.core.new_master(script.now_s, script.core.site(C).eid, 5)
+        script.tick(TAKEOVER_S + 1)
+        assert "master_lost" not in script.notes()
+        assert script.core.master == C
+
+    def test_a_master_that_steps_down_is_lost_when_another_site_wants_an_election(self) -> None:
+        script = replicant(A, B, C)
+        script.core.election_wanted(script.now_s)
+        assert script.core.master == A
+        script.core.master_left(script.now_s, script.core.site(A).eid)
+        script.core.election_wanted(script.now_s)
+        script.do()
         assert script.done(effects.Elect)
 
     def test_a_master_that_does_not_know_yet_that_it_is_one_is_none_lost(self) -> None:
