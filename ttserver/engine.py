@@ -449,8 +449,7 @@ class Engine:
         )
 
     def _must_accept(self) -> Writes:
-        site = self._site
-        manager = site.manager if site is not None else None
+        site, manager = self._site, self.manager
         cut_off = manager is not None and manager.cut_off() is not None
         if site is None or not site.accepting or cut_off:
             raise refused.write_refused(self)
