@@ -15,7 +15,7 @@ from replication.membership_work import missing_acks
 from replication.messages import OwnCode, SiteStatus
 from replication.phase import Phase
 from replication.wire import LSN
-from tests.unit.test_core import (
+from tests.support.scripted_core import (
     COMPLETE,
     A,
     B,

@@ -10,7 +10,7 @@ from replication.core import Core
 from replication.failback import RETRY_FIRST_S, STEADY_S
 from replication.messages import OwnCode
 from replication.wire import LSN
-from tests.unit.test_core import A, B, C, Script, master, replicant, says
+from tests.support.scripted_core import A, B, C, Script, master, replicant, says
 
 
 def preferring(script: Script, preferred: SiteAddress) -> Script:

@@ -19,7 +19,7 @@ from replication.handover import TAKEOVER_S, Ended, Stage
 from replication.messages import OwnCode
 from replication.phase import Phase
 from replication.wire import LSN
-from tests.unit.test_core import A, B, C, D, Script, master, replicant
+from tests.support.scripted_core import A, B, C, D, Script, master, replicant
 
 LAST = LSN(2, 700)
 

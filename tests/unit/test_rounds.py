@@ -11,7 +11,7 @@ from replication import bodies, effects
 from replication.messages import OwnCode
 from replication.phase import Phase
 from replication.rounds import LEASE_S_MAX
-from tests.unit.test_core import END, A, B, C, Script, group_of, master, replicant, says
+from tests.support.scripted_core import END, A, B, C, Script, group_of, master, replicant, says
 
 GENERATION = 4
 

@@ -25,7 +25,7 @@ from replication.wire import LSN, LSN_ZERO
 from replication.witness import HEEDED, WitnessApplier
 from tests.support.links import control
 from tests.support.replicated import Observed, Told, environment, frame, wait_for
-from tests.unit.test_core import COMPLETE, NEW, A, B, C, Script, group_of, master, says
+from tests.support.scripted_core import COMPLETE, NEW, A, B, C, Script, group_of, master, says
 
 
 def witness(*, known: bool = True) -> Script:
