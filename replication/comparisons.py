@@ -75,6 +75,10 @@ class Comparisons:
         self._stopped = True
         self._site.stop()
 
+    def hears(self) -> dict[int, Callable[[Link, int, bytes], None]]:
+        """Say which messages come here."""
+        return dict.fromkeys(CODES, self.heard)
+
     def heard(self, link: Link, code: int, body: bytes) -> None:
         """A site said something about a comparison; what makes no sense closes its link."""
         state = self._core.sites.links.get(link.number)

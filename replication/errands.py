@@ -101,6 +101,10 @@ class Errands:
             )
         return link
 
+    def hears(self) -> dict[int, Callable[[Link, int, bytes], None]]:
+        """Say which messages come here."""
+        return dict.fromkeys(CODES, self.heard)
+
     def heard(self, link: Link, code: int, body: bytes) -> None:
         """A site sent one of `CODES`; what is no member's is let go."""
         if not link.released or len(body) < _NUMBER.size:

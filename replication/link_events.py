@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from replication import bodies, wire
 from replication.acks import AckTable
 from replication.apply import Applier
 from replication.bodies import MembershipList, Standing
-from replication.comparisons import CODES as COMPARE_CODES
-from replication.comparisons import Comparisons
 from replication.core import Core
-from replication.errands import CODES as ERRAND_CODES
-from replication.errands import Errands
 from replication.errors import RemoteProtocolError
 from replication.generations import History
 from replication.hub import Hub
@@ -50,6 +46,8 @@ TELL_EVERY_S: Final = 1.0
 TELL_BURST: Final = 100
 _REFUSALS = {"version_unsupported": "version_refused", "not_a_member": "member_refused"}
 
+HearsOwn = Callable[[Link, int, bytes], None]
+
 
 class LinkEvents:
     """The hub's handler; everything is called in the event loop.
@@ -82,19 +80,19 @@ class LinkEvents:
         self._on_wiped = on_wiped
         self._on_generations = on_generations
         self._hub: Hub
-        self._comparisons: Comparisons
-        self._errands: Errands
+        self._own: Mapping[int, HearsOwn] = {}
         self._performer: Performer
         self._stopping = False
         self._early: dict[int, tuple[int, LSN]] = {}
 
-    def attach(
-        self, hub: Hub, performer: Performer, comparisons: Comparisons, errands: Errands
-    ) -> None:
-        """Give it the parts that are made after it."""
+    def attach(self, hub: Hub, performer: Performer, own: Mapping[int, HearsOwn]) -> None:
+        """Give it the parts that are made after it.
+
+        Args:
+            own: who hears the messages of ttserver sites among themselves, by their codes.
+        """
         self._hub = hub
-        self._errands = errands
-        self._comparisons = comparisons
+        self._own = own
         self._performer = performer
 
     def stop(self) -> None:
@@ -251,10 +249,8 @@ class LinkEvents:
                 self._on_other(link, event)
 
     def _on_other(self, link: Link, event: Event) -> None:
-        if isinstance(event, OwnMessage) and event.code in COMPARE_CODES:
-            self._comparisons.heard(link, event.code, event.body)
-        elif isinstance(event, OwnMessage) and event.code in ERRAND_CODES:
-            self._errands.heard(link, event.code, event.body)
+        if isinstance(event, OwnMessage) and (hears := self._own.get(event.code)) is not None:
+            hears(link, event.code, event.body)
         else:
             log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
 

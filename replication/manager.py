@@ -27,6 +27,7 @@ from replication.apply import Applier
 from replication.beginnings import Beginnings
 from replication.bodies import SiteAddress, Standing
 from replication.bridge import Bridge
+from replication.clocks import Clocks
 from replication.coldstart import Decision, Start
 from replication.comparisons import Comparisons
 from replication.confirmations import Confirmations
@@ -104,6 +105,7 @@ class Manager:
         self.applier: Applier
         self.comparisons: Comparisons
         self.errands: Errands
+        self.clocks: Clocks
         self.site_changes: SiteChanges
         self.switchover: Switchover
         self.confirmations = Confirmations(settings, hooks.confirmed)
@@ -291,7 +293,9 @@ class Manager:
             loop, env, library_, self.applier, self.core, self._hub, self.journal
         )
         self.errands = Errands(self.core, self._hub, self._tasks.spawn, self.hooks.errand)
-        self._link_events.attach(self._hub, self._performer, self.comparisons, self.errands)
+        self.clocks = Clocks(self._hub, self.core.sites)
+        own = self.comparisons.hears() | self.errands.hears() | self.clocks.hears()
+        self._link_events.attach(self._hub, self._performer, own)
         upcalls.attach(self._hub, self.applier, work, membership, self._performer)
         self._upcalls = upcalls
 
@@ -449,6 +453,7 @@ class Manager:
         # The bridge's clock is time.monotonic, as is the loop's.
         self.core.tick(now_s, self.bridge.last_broadcast_s, self.applied, self._sync_progress())
         self.pending.expire(now_s)
+        self.clocks.tick(now_s)
         self.held.expire(now_s)
         if not self._ran:
             core, waited = self.core, now_s - self.started_s >= self.settings.start_wait_s

@@ -87,6 +87,7 @@ class OwnCode(IntEnum):
     COMPARE_AT = 0x153
     COMPARE_DIGEST = 0x154  # its answer
     COMPARE_END = 0x155
+    SITE_CLOCK = 0x15F  # ready: what the wall clock of the site reads
 
 
 TTSERVER_CODES_FROM: Final = 0x100

@@ -261,6 +261,15 @@ class StatusSettings(Struct, frozen=True, kw_only=True):
             " 0: never",
         ),
     ] = 60.0
+    clock_skew_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="another site's clock may differ by this much before `status` speaks of it;"
+            " 0: off",
+        ),
+    ] = 5.0
 
 
 class JournalSettings(Struct, frozen=True, kw_only=True):

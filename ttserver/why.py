@@ -92,6 +92,7 @@ def _waits(engine: Engine) -> Iterator[Wait]:
         yield from log_waits(engine.must_have_site().log_keeping)
         yield from _differing(manager)
     yield from _sites(manager)
+    yield from _clocks(engine, manager)
 
 
 def _role(engine: Engine, manager: Manager) -> Iterator[Wait]:
@@ -255,6 +256,23 @@ def _sites(manager: Manager) -> Iterator[Wait]:
                 yield _not_connected(state)
         elif core.is_master:
             yield from _not_acknowledging(manager, state)
+
+
+def _clocks(engine: Engine, manager: Manager) -> Iterator[Wait]:
+    """The members whose clock differs."""
+    limit_s = engine.config.settings.status.clock_skew_s
+    if not limit_s:
+        return
+    for address in sorted(manager.core.members()):
+        ahead_s = manager.clocks.skews.ahead_s(address)
+        if ahead_s is not None and abs(ahead_s) > limit_s:
+            where = "ahead of" if ahead_s > 0 else "behind"
+            yield Wait(
+                "clock",
+                f"the clock of {address} is {seconds_text(abs(ahead_s))} {where} this site's",
+                "keep the clocks of all sites together with NTP (chrony, systemd-timesyncd).",
+                subject=str(address),
+            )
 
 
 def _not_connected(state: SiteState) -> Wait:

@@ -33,8 +33,8 @@ PATIENT = Options(pause_s_max=30.0, share=0.9, keys_first=128)
 KEYS = 700
 
 
-async def started(sites: EngineSites, count: int, **options: object) -> list[EngineSite]:
-    group = sites.group(count, lines=(NOBODY, QUICK), **options)  # type: ignore[arg-type]
+async def started(sites: EngineSites, count: int, *lines: str) -> list[EngineSite]:
+    group = sites.group(count, lines=(NOBODY, QUICK, *lines))
     for site in group:
         await site.start()
     master = group[0].engine
@@ -122,8 +122,11 @@ def of(report: Report, site: EngineSite) -> SiteReport:
     return found
 
 
-async def test_sites_are_identical_while_writes_go_on(sites: EngineSites) -> None:
-    master, one, two = await started(sites, 3)
+@pytest.mark.parametrize("lines", [(), ("rep_set_config db_rep_conf_bulk on",)], ids=["", "bulk"])
+async def test_sites_are_identical_while_writes_go_on(
+    sites: EngineSites, lines: tuple[str, ...]
+) -> None:
+    master, one, two = await started(sites, 3, *lines)
     await fill(master)
     async with load(master) as writes:
         await soon("it writes", lambda: writes[0] > 20)
@@ -318,12 +321,12 @@ async def test_a_site_that_is_lost_in_between_is_left_out(
     there = silent.engine.manager
     assert there is not None
     # It answers nothing, as a version that does not know the question.
-    monkeypatch.setattr(there.comparisons, "heard", lambda *_: None)
+    monkeypatch.setattr(there.comparisons, "_heard", lambda *_: None)
     running = asyncio.create_task(compared(master, replace(PATIENT, keys_first=64, share=0.01)))
     await soon("it began", lambda: "compare_started" in master.events)
     other = lost.engine.manager
     assert other is not None
-    monkeypatch.setattr(other.comparisons, "heard", lambda *_: None)
+    monkeypatch.setattr(other.comparisons, "_heard", lambda *_: None)
     await lost.stop()
     report = await running
     assert of(report, silent).why == "it gave no answer in 0.5 s"

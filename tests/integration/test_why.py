@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
+
 import pytest
 
+from replication import clocks
+from replication.bodies import SiteAddress
 from replication.journal_line import Line, parse_line
 from tests.support.engines import EngineSite, EngineSites, fast, sites
 from tests.support.environments import soon
@@ -141,3 +146,36 @@ async def test_a_frozen_replicant_is_named(
     assert (await master.write(b"key")).perm_failed is None
     await quiet(master, "acks")
     await quiet(master, "lag")
+
+
+def clock_waits(site: EngineSite) -> list[WaitStatus]:
+    return waits(site.engine.status(), "clock")
+
+
+async def test_clocks_that_differ_are_named_on_both_sides(
+    sites: EngineSites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clocks, "TELL_EVERY_S", 0.01)
+    master, replicant = sites.group(2, lines=(ONE,))
+    for site in (master, replicant):
+        await site.start()
+    there = replicant.engine.manager
+    assert there is not None
+    here = master.engine.manager
+    assert here is not None
+    other = SiteAddress(replicant.address.host, replicant.address.port)
+    await soon("their clocks are known", lambda: here.clocks.skews.ahead_s(other) is not None)
+    assert waits(master.engine.status(), "clock") == []
+
+    monkeypatch.setattr(there.clocks, "_wall", lambda: time.time() + 3600)
+    for site, subject, said in ((master, replicant, "ahead of"), (replicant, master, "behind")):
+        await soon("it is seen", partial(clock_waits, site))
+        (wait,) = waits(site.engine.status(), "clock")
+        assert wait.subject == str(subject.address)
+        assert wait.why.startswith(f"the clock of {subject.address} is ")
+        assert wait.why.endswith(f" {said} this site's")
+        assert "NTP" in wait.hint
+    monkeypatch.undo()
+    monkeypatch.setattr(clocks, "TELL_EVERY_S", 0.01)
+    for site in (master, replicant):
+        await quiet(site, "clock")
