@@ -61,6 +61,7 @@ _ROLES: Final = frozenset({_NEWMASTER, _NEWCLIENT})
 _WATCHED: Final = frozenset({RepType.PAGE, RepType.BULK_PAGE, RepType.UPDATE, RepType.VOTE2})
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
+_LOCKOUT_PAUSE_S: Final = 0.01  # refused while the library changes its role: tried again after it
 _PAUSE: Final = -3  # in place of an EID: a pause was asked for, here in the order of messages
 _WAKE: Final = -2  # in place of an EID: no message, but the held log may have changed its state
 
@@ -414,6 +415,11 @@ class Applier:
             except (db.DBLockDeadlockError, db.DBLockNotGrantedError) as error:
                 if attempt == _DEADLOCK_RETRIES_MAX - 1:
                     self._outcomes.broken(eid, error)
+                continue
+            except db.DBRepLockoutError as error:
+                if attempt == _DEADLOCK_RETRIES_MAX - 1:
+                    self._outcomes.broken(eid, error)
+                time.sleep(_LOCKOUT_PAUSE_S)
                 continue
             except db.DBError as error:
                 if error.args[0] == WOULD_ROLLBACK and self.rollback.compared is not None:

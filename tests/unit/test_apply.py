@@ -145,6 +145,12 @@ class TestStrangeMessages:
         wait_for("it is acknowledged", lambda: acked(sites) == end)
         assert not sites.replicant.told.failures
 
+    def test_so_is_what_came_while_the_library_changed_its_role(self, sites: Pair) -> None:
+        sites.replicant.seen.raises += [db.DBRepLockoutError(-30978, "operation locked out")] * 3
+        end = sites.commit(1)
+        wait_for("it is acknowledged", lambda: acked(sites) == end)
+        assert not sites.replicant.told.failures
+
     def test_but_not_for_ever(self, sites: Pair) -> None:
         tries = apply._DEADLOCK_RETRIES_MAX
         sites.replicant.seen.raises += [db.DBLockDeadlockError(-30993, "deadlock")] * tries
