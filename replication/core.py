@@ -471,12 +471,18 @@ class Core:
         self.why = why
         self.hint = "start the other sites, or check the network between them."
 
-    def elected(self) -> None:
-        """This site won."""
+    def elected(self, vote: int = 0) -> None:
+        """This site won.
+
+        Args:
+            vote: number of the election that it won; its generation is above it.
+        """
         if self.phase is not Phase.FOLLOWING:
             return  # promoted meanwhile, or it must not be master; the others vote again
         self._out.note("election_won", priority=self.settings.priority, votes=self.elections.votes)
-        self.take_over(0)
+        # Else it would be that number when the library's call has not returned yet, and one more
+        # when it has: as the one before it, or the one after, may have got.
+        self.take_over(vote)
         self.rounds.elected = True
 
     def election_over(self, now_s: float, outcome: str) -> None:

@@ -46,6 +46,7 @@ class HeldLog:
     Attributes:
         holding: keep log, acknowledge nothing. Read without the lock by the apply thread.
         wake: makes the apply thread call `drained` and `reopen`; the applier sets it.
+        vote: number of the election that this site voted in last since its start, 0 for none.
         kept, dropped: messages since log was held, or when it was held last.
     """
 
@@ -54,6 +55,7 @@ class HeldLog:
         self.wake: Callable[[], None] = lambda: None
         self.kept = 0
         self.dropped = 0
+        self.vote = 0
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
         self._hold = Hold()
@@ -96,6 +98,7 @@ class HeldLog:
     def voted(self, generation: int) -> None:
         """A vote leaves this site. *Thread:* that of elections, the library on its stack."""
         with self._lock:
+            self.vote = generation
             self._hold.voted(generation)
             self._changed()
 

@@ -67,6 +67,11 @@ class LibraryWork:
         self._on_broken = on_broken
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def vote(self) -> int:
+        """Number of the election that this site voted in last. *Thread:* any."""
+        return self._held.vote
+
     async def call(self, call: Callable[[], T]) -> T:
         """Run a library call on the environment's thread. *Cancellation:* it may still run."""
         return await asyncio.wrap_future(self._calls.submit(call))

@@ -169,7 +169,7 @@ class Upcalls:
             case db.DB_EVENT_REP_STARTUPDONE:
                 self._tasks.spawn(self._startup_done())
             case db.DB_EVENT_REP_ELECTED:
-                self._core.elected()
+                self._core.elected(self._library.vote)
             case db.DB_EVENT_REP_INIT_DONE:
                 self._hooks.handles_died()
                 self._reload_membership()

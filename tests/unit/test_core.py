@@ -522,9 +522,9 @@ class TestMasterLost:
         script = replicant(A, B, C)
         script.core.link_closed(script.now_s, 1, "reset")
         script.tick()
-        script.core.elected()
+        script.core.elected(4)
         script.do()
-        assert script.done(effects.StartMaster)
+        assert script.done(effects.StartMaster) == [effects.StartMaster(generation_above=4)]
         script.core.election_over(script.now_s, "decided")
         script.core.became_master(script.now_s, 5, END)
         script.do()

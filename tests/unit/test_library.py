@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from berkeleydb import db
 
 from replication import library
+from replication.messages import RepType
 from replication.wire import LSN, LSN_ZERO
-from tests.support.replicated import environment, pair, wait_for
+from tests.sim.protocol import Control, Vote
+from tests.support.replicated import DEADLINE_S, environment, pair, wait_for
 
 
 class TestGenerations:
@@ -138,6 +141,34 @@ class TestElections:
             assert env.rep_stat()["gen"] > voted_in
         with environment(tmp_path) as env:
             assert library.standing(env).vote is None
+
+    @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "when the call returned"])
+    def test_an_election_makes_one_generation_whenever_its_winner_takes_over(
+        self, tmp_path: Path, at_once: bool
+    ) -> None:
+        won = threading.Event()
+
+        def told(_env: db.DBEnv, what: int, _argument: object = None) -> None:
+            if what == db.DB_EVENT_REP_ELECTED:
+                won.set()
+
+        with environment(tmp_path) as env:
+            env.set_event_notify(told)
+            library.start_client(env)
+            number = env.rep_stat()["egen"]
+            elect = threading.Thread(target=library.elect, args=(env, 2, 2, 5.0))
+            elect.start()
+            wait_for("it votes", lambda: env.rep_stat()["election_status"])
+            generation = env.rep_stat()["gen"]
+            other = Vote(number, 2, 2, priority=0)
+            for kind in RepType.VOTE1, RepType.VOTE2:
+                env.rep_process_message(Control(kind, generation).encode(), other.encode(), 2)
+            assert won.wait(DEADLINE_S)
+            if not at_once:
+                elect.join()
+            assert library.start_master(env, number) == number + 1
+            elect.join()
+            assert env.rep_stat()["status"] == db.DB_REP_MASTER
 
     def test_a_site_without_a_role_cannot_vote(self, tmp_path: Path) -> None:
         with environment(tmp_path) as env:
