@@ -58,7 +58,11 @@ _VOTE1: Final = int(RepType.VOTE1)
 _NEWMASTER: Final = int(RepType.NEWMASTER)
 _NEWCLIENT: Final = int(RepType.NEWCLIENT)
 _ROLES: Final = frozenset({_NEWMASTER, _NEWCLIENT})
-_WATCHED: Final = frozenset({RepType.PAGE, RepType.BULK_PAGE, RepType.UPDATE, RepType.VOTE2})
+_WATCHED: Final = frozenset(
+    {RepType.PAGE, RepType.BULK_PAGE, RepType.UPDATE, RepType.VOTE2, RepType.VERIFY_FAIL}
+)
+_UPDATE: Final = int(RepType.UPDATE)
+_COPY: Final = LOG_AND_PAGES | {RepType.UPDATE}
 _REQUESTS: Final = frozenset({RepType.ALL_REQ, RepType.LOG_REQ, RepType.PAGE_REQ})
 _DEADLOCK_RETRIES_MAX: Final = 50
 _LOCKOUT_PAUSE_S: Final = 0.01  # refused while the library changes its role: tried again after it
@@ -92,7 +96,7 @@ class Outcomes(Protocol):
         """A site said that it is a client: the library follows it no longer, if it did."""
 
     def passing(self, eid: int, kind: int, record: bytes) -> None:
-        """A page, a file list or a vote for this site was received."""
+        """A page, a file list, a refusal of log or a vote for this site was received."""
 
     def membership_logged(self) -> None:
         """A native master's membership change was applied."""
@@ -118,6 +122,10 @@ class Applier:
         bytes_max: above it `put` returns True: stop reading.
         held: the log that waits while a vote is out.
         flush: flush the log before acknowledging (off: durability "nosync").
+
+    Attributes:
+        list_generation: of the master whose file list came last.
+        refuses_copy: log and pages are let go: the copy here was given up. Set by the loop.
     """
 
     name = "apply"
@@ -159,6 +167,8 @@ class Applier:
         self._membership_seen = False
         self._stopping = False
         self._applied_lock = threading.Lock()
+        self.refuses_copy = False
+        self.list_generation = 0
         self.applied: LSN = LSN(0, 0)
         self.applied_generation = 0
         self.messages = 0
@@ -364,8 +374,7 @@ class Applier:
             self._outcomes.broken(eid, ValueError("control part of an unsupported kind"))
             return
         kind = control[19]
-        if self._held.holding and kind in LOG_AND_PAGES:
-            self._held.keep(eid, frame)
+        if kind in _COPY and (self._held.holding or self.refuses_copy) and self._kept(eid, frame):
             return
         if kind in _LOGS:
             if bulk.announces_membership_change(control, frame[4]):
@@ -384,12 +393,25 @@ class Applier:
             self._tell_role(kind, control, eid)
             return
         elif kind in _WATCHED:
-            self._outcomes.passing(eid, kind, frame[4])
+            self._watch(eid, kind, frame)
         if kind in COMPARING:
             with self.rollback.around(control):
                 self._process(eid, frame)
         else:
             self._process(eid, frame)
+
+    def _kept(self, eid: int, frame: Frame) -> bool:
+        """Keep log and pages for later, or let them go; False: it is not for now to decide."""
+        if not self.refuses_copy:
+            if frame[3][19] == _UPDATE:
+                return False
+            self._held.keep(eid, frame)
+        return True
+
+    def _watch(self, eid: int, kind: int, frame: Frame) -> None:
+        if kind == _UPDATE:
+            self.list_generation = int.from_bytes(frame[3][20:24])
+        self._outcomes.passing(eid, kind, frame[4])
 
     def _tell_role(self, kind: int, control: bytes, eid: int) -> None:
         """The library has an event for a new master only.

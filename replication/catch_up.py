@@ -20,6 +20,7 @@ from replication.effects import AskAgain, Outbox, RoleChanged, SyncNow
 from replication.remembered import Remembered
 from replication.settings import GroupSettings
 from replication.sites import Sites, SiteState
+from replication.sync_tries import SyncTries
 
 SILENCE_S = 1.0  # without progress for so long, what is missing is asked for again
 SILENCE_S_MAX = 10.0  # again and again, ever more seldom: the answer may be long under way
@@ -40,6 +41,7 @@ class CatchUp:
         syncing: internal initialisation replaces the copy here.
         complete: the copy here can be read.
         startup_done: this site is in step with its master.
+        tries: counts the copies that came to nothing.
         delayed_until_s: the sync waits until then, infinity: until it is asked for; None: it does
             not wait.
     """
@@ -57,6 +59,7 @@ class CatchUp:
         self.complete = complete
         self.startup_done = False
         self.delayed_until_s: float | None = None
+        self.tries = SyncTries(settings.sync_tries_max, remembered, out)
         self._delays = settings.delayed_sync
         self._delay_s = settings.sync_delay_s or math.inf
         self._peers = [remote.address for remote in settings.remotes if remote.peer]
@@ -71,22 +74,34 @@ class CatchUp:
 
     # -- where the copy stands -----------------------------------------------------------------
 
-    def started(self) -> None:
-        """Internal initialisation begins: the copy here is not complete until it ends."""
+    def started(self, generation: int) -> None:
+        """Internal initialisation begins: the copy here is not complete until it ends.
+
+        Args:
+            generation: of the master whose files are copied.
+        """
         if not self.syncing:
             self.syncing, self.complete, self.startup_done = True, False, False
             self._remembered.complete(False)
             self._out.do(RoleChanged())
+        self.tries.begun(generation)
 
     def finished(self) -> None:
         """The copy here is complete and in step, or this site is master."""
         self.syncing, self.complete, self.startup_done = False, True, True
         self._without_peers = False
         self.delayed_until_s = None
+        self.tries.over()
         self._remembered.complete(True)
 
-    def new_master(self, now_s: float) -> None:
+    def log_is_gone(self) -> None:
+        """A record that this site asked for was removed where it was asked for."""
+        if self.syncing:
+            self.tries.broken("the log that belongs to its pages was removed on the other side")
+
+    def new_master(self, now_s: float, generation: int) -> None:
         """Another one, or another generation: the library begins to compare logs anew."""
+        self.tries.new_master(generation)
         self.startup_done = False
         self._without_peers = False
         if self._delays:
@@ -94,6 +109,15 @@ class CatchUp:
             seconds = None if math.isinf(self._delay_s) else self._delay_s
             self._out.note("sync_delayed", seconds=seconds)
             self._out.do(RoleChanged())
+
+    def try_again(self, now_s: float) -> None:
+        """The operator wants the copy to be tried again that was given up."""
+        self.tries.over()
+        self._moved_s, self._wait_s = now_s, SILENCE_S
+        self._out.note("sync_begun")
+        # What was asked for before was not taken.
+        self._out.do(AskAgain())
+        self._out.do(RoleChanged())
 
     def sync_now(self, now_s: float) -> None:
         """The sync that was delayed begins."""
@@ -106,7 +130,8 @@ class CatchUp:
     @property
     def busy(self) -> bool:
         """What is missing is missing on purpose, or on its way."""
-        return self.syncing or self.delayed_until_s is not None
+        given_up = self.tries.given_up is not None
+        return self.syncing or self.delayed_until_s is not None or given_up
 
     # -- who is asked --------------------------------------------------------------------------
 
@@ -132,7 +157,7 @@ class CatchUp:
             master: whom this site follows.
             progress: counts what came of the copy; any change is progress.
         """
-        if self.startup_done:
+        if self.startup_done or self.tries.given_up is not None:
             return
         if self.delayed_until_s is not None:
             if now_s >= self.delayed_until_s:

@@ -295,7 +295,7 @@ class Core:
         self.elections.master_found(again=again)
         self.heartbeats.new_master()
         if not again:
-            self.catch_up.new_master(now_s)
+            self.catch_up.new_master(now_s, generation)
         if self.master_link is None:
             # Its link broke while the news was under way: nobody else would notice.
             self.elections.call_at(now_s + self.settings.connection_retry_s)
@@ -329,6 +329,8 @@ class Core:
         Args:
             reached: the last permanent LSN here now.
         """
+        if self.startup_done:
+            return  # the end of a copy is told twice, as such and as the end of the start
         if self.syncing:
             # The copy was replaced: what was acknowledged in the old one says nothing here.
             self._remembered.stable_at_most(reached)

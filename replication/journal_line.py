@@ -84,6 +84,8 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("sync_receive_progress", "how far it is", "pages pages_total bytes percent eta_s"),
         ("sync_delayed", "before it syncs with a new master this site waits", "seconds"),
         ("sync_begun", "a sync that was delayed begins", ""),
+        ("sync_failed", "what came of it is worth nothing; it begins again", "tries reason"),
+        ("sync_given_up", "too often; this site takes no copy before `ttserver sync`", "tries why"),
         ("sync_asked_again", "nothing more came of it, so the rest is asked for again", "reason"),
         ("sync_receive_finished", "all of it is here", "files pages bytes seconds"),
         ("startup_done", "this site is in step and follows live", "master generation"),

@@ -532,6 +532,7 @@ class Manager:
         self._leads = self.core.is_master
         self._route()
         self._link_events.take_back()
+        self.applier.refuses_copy = self.core.catch_up.tries.given_up is not None
         self.roster.rebuild(self.core)
         self._log_needs = self.core.holdings.needs(self.core.members())
         if not self.core.is_master:

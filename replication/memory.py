@@ -32,6 +32,7 @@ class Memory:
         removed: this site was removed from the group and has not been asked to join again.
         witnesses: the other sites that vote and hold no data.
         sites: the site list, on a witness, which has no database for it.
+        sync_tries: copies that were begun since the last complete one.
     """
 
     group_id: int = 0
@@ -43,6 +44,7 @@ class Memory:
     acked: dict[SiteAddress, LSN] = field(default_factory=dict)
     witnesses: frozenset[SiteAddress] = frozenset()
     sites: Membership | None = None
+    sync_tries: int = 0
 
     def with_priority(self, address: SiteAddress, priority: int) -> "Memory":
         """Remember a site's priority."""
@@ -74,6 +76,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     acked: dict[str, tuple[_U32, _U32]] = {}
     witnesses: list[str] = []
     sites: _List | None = None
+    sync_tries: _U32 = 0
 
 
 def load(path: Path) -> Memory:
@@ -115,6 +118,7 @@ def load(path: Path) -> Memory:
         acked,
         witnesses,
         sites,
+        shape.sync_tries,
     )
 
 
@@ -149,6 +153,7 @@ def save(path: Path, memory: Memory) -> None:
         {f"{a.host}:{a.port}": (n.file, n.offset) for a, n in sorted(memory.acked.items())},
         [f"{a.host}:{a.port}" for a in sorted(memory.witnesses)],
         _list(memory.sites),
+        memory.sync_tries,
     )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(".new")

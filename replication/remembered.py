@@ -26,6 +26,10 @@ class Remembered:
         """The copy here became complete, or no longer is."""
         self._keep(replace(self.memory, complete=complete))
 
+    def sync_tries(self, tries: int) -> None:
+        """So many copies were begun since the last one that is complete."""
+        self._keep(replace(self.memory, sync_tries=tries))
+
     def generation(self, generation: int) -> None:
         """A generation was seen; the highest is kept."""
         if generation > self.memory.generation:

@@ -42,6 +42,7 @@ class GroupSettings:
         asked_bytes_max: the high mark of what one site asked for (log, pages), bytes.
         delayed_sync: wait `sync_delay_s` before this site syncs with a new master.
         sync_delay_s: 0: until it is asked for.
+        sync_tries_max: after so many copies that came to nothing no more is taken; 0: any number.
         apply_bytes_max: messages received and not yet applied, bytes; above it nothing is read.
     """
 
@@ -73,6 +74,7 @@ class GroupSettings:
     probe_timeout_s: float = 2.0
     delayed_sync: bool = False
     sync_delay_s: float = 60.0
+    sync_tries_max: int = 0
     verbose: tuple[str, ...] = field(default=())
 
     @property

@@ -17,6 +17,9 @@ def begin_sync(core: Core, now_s: float) -> str:
     if catch_up.delayed_until_s is not None:
         catch_up.sync_now(now_s)
         return f"this site syncs with {core.master or 'the next master'} now"
+    if catch_up.tries.given_up is not None:
+        catch_up.try_again(now_s)
+        return f"this site takes a copy from {core.master or 'the next master'} again"
     if core.is_master:
         why = "this site is the master"
     elif core.syncing:

@@ -114,9 +114,11 @@ class Upcalls:
         later(self._loop, self._on_client_heard, eid)
 
     def passing(self, eid: int, kind: int, record: bytes) -> None:
-        """A page, a file list or a vote came. *Thread:* apply."""
+        """A page, a file list, a refusal of log or a vote came. *Thread:* apply."""
         if kind == RepType.VOTE2:
             later(self._loop, self._core.elections.vote_came, eid)
+        elif kind == RepType.VERIFY_FAIL:
+            later(self._loop, self._core.catch_up.log_is_gone)
         elif kind == RepType.PAGE:
             self._syncs.page_received(len(record))
         elif kind == RepType.BULK_PAGE:
@@ -252,7 +254,7 @@ class Upcalls:
             eid: whom it asked; who is master may not be known here yet.
         """
         asked = self._core.sites.by_eid(eid)
-        self._core.catch_up.started()
+        self._core.catch_up.started(self._applier.list_generation)
         self._syncs.announce_received(asked.address if asked is not None else self._core.master)
         self._performer.run()
 

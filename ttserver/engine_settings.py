@@ -51,6 +51,7 @@ def group_settings(config: ServerConfig) -> GroupSettings:
         apply_bytes_max=extra.apply_bytes_max,
         delayed_sync=say.rep_config.delayclient,
         sync_delay_s=extra.sync_delay_s,
+        sync_tries_max=extra.sync_tries_max,
         verbose=say.verbose,
     )
 

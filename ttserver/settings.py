@@ -131,6 +131,15 @@ class ReplicationSettings(Struct, frozen=True, kw_only=True):
             " this long; 0: at `ttserver sync`",
         ),
     ] = 60.0
+    sync_tries_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="a replicant stops asking for a copy of the database after so many in a row"
+            " that came to nothing, until `ttserver sync`; 0: never",
+        ),
+    ] = 5
     queue_bytes_max: Annotated[
         int, Meta(ge=64 * KIB, le=4 * GIB, description="log waiting to be sent, per link")
     ] = 16 * MIB

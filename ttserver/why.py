@@ -13,6 +13,7 @@ from replication.acks import can_be_met, policy_lsn
 from replication.comparisons import HINT as DIFFERS_HINT
 from replication.phase import Phase
 from replication.sites import SiteState
+from replication.sync_tries import HINT as GIVEN_UP_HINT
 from replication.wire import LSN
 from ttserver.errors import hint_of
 from ttserver.summary import bytes_text, seconds_text, sync_text
@@ -148,7 +149,10 @@ def _copy(manager: Manager) -> Iterator[Wait]:
     """What a replicant waits for that has a master."""
     core = manager.core
     received = manager.sync_received
-    if core.syncing:
+    if (given_up := core.catch_up.tries.given_up) is not None:
+        why = f"no copy of the database is taken any more: {given_up}"
+        yield Wait("sync", why, GIVEN_UP_HINT, alarm_at_once=True)
+    elif core.syncing:
         done = None if received is None else received.bytes_done
         text = "asking for the file list"
         if received is not None and received.pages_total:

@@ -82,7 +82,7 @@ def test_nobody_else_is_asked_without_the_word_peer() -> None:
 
 def test_what_does_not_come_is_asked_for_again_ever_more_seldom() -> None:
     script = Script()
-    script.catch_up.started()
+    script.catch_up.started(1)
     assert script.pass_s(3, moving=True) == []
     first, second, third, *_ = script.pass_s(60)
     assert first == pytest.approx(SILENCE_S, abs=0.11)
@@ -99,14 +99,14 @@ def test_a_site_in_step_asks_for_nothing() -> None:
     assert script.pass_s(3) != [], "also before the first page"
     script.catch_up.finished()
     assert script.pass_s(60) == []
-    script.catch_up.new_master(script.now_s)
+    script.catch_up.new_master(script.now_s, 1)
     assert script.pass_s(3) != []
 
 
 def test_the_rest_is_asked_for_at_once_when_the_peer_is_gone() -> None:
     script = Script()
     link = script.link(PEER)
-    script.catch_up.started()
+    script.catch_up.started(1)
     assert script.pass_s(0.3, moving=True) == []
     link.site.links.clear()
     assert len(script.pass_s(0.3)) == 1
@@ -116,7 +116,7 @@ def test_the_rest_is_asked_for_at_once_when_the_peer_is_gone() -> None:
 def test_a_silent_peer_is_not_asked_any_more() -> None:
     script = Script()
     link = script.link(PEER)
-    script.catch_up.started()
+    script.catch_up.started(1)
     script.out.take()
     # A busy master's log makes the library ask for one page at a time: that is no progress.
     asked = script.pass_s(3, moving=True)
@@ -137,7 +137,7 @@ def test_only_a_sync_is_worth_a_line() -> None:
     script = Script()
     assert notes(script) == 0
     script = Script()
-    script.catch_up.started()
+    script.catch_up.started(1)
     assert notes(script) == 1
 
 
@@ -153,7 +153,7 @@ class TestDelay:
 
     def delayed(self, delay_s: float) -> Script:
         script = Script(delay_s=delay_s)
-        script.catch_up.new_master(script.now_s)
+        script.catch_up.new_master(script.now_s, 1)
         assert self.events(script) == ["sync_delayed"]
         assert script.catch_up.busy
         return script
@@ -183,12 +183,12 @@ class TestDelay:
     def test_the_next_master_delays_anew_and_being_master_ends_it(self) -> None:
         script = self.delayed(5.0)
         script.now_s += 4
-        script.catch_up.new_master(script.now_s)
+        script.catch_up.new_master(script.now_s, 1)
         assert script.catch_up.delayed_until_s == script.now_s + 5
         script.catch_up.finished()
         assert not script.catch_up.busy
 
     def test_otherwise_nothing_waits(self) -> None:
         script = Script()
-        script.catch_up.new_master(script.now_s)
+        script.catch_up.new_master(script.now_s, 1)
         assert self.events(script) == []

@@ -792,7 +792,7 @@ class TestHeartbeats:
 
     def test_nor_is_a_sync(self) -> None:
         script = replicant()
-        script.core.catch_up.started()
+        script.core.catch_up.started(1)
         script.do()
         for _ in range(4):
             assert not self.beat(script, GAP_SILENCE_S * 2, END)
@@ -801,10 +801,10 @@ class TestHeartbeats:
 class TestSync:
     def test_the_copy_is_incomplete_until_the_end(self) -> None:
         script = replicant()
-        script.core.catch_up.started()
+        script.core.catch_up.started(1)
         script.do()
         assert not script.core.complete
-        assert [saved.memory.complete for saved in script.done(effects.SaveMemory)] == [False]
+        assert {saved.memory.complete for saved in script.done(effects.SaveMemory)} == {False}
         script.core.startup_finished(LSN(1, 3000))
         script.do()
         assert script.core.memory.complete

@@ -328,7 +328,7 @@ class TestTheTarget:
     def test_it_says_why_not(self) -> None:
         script = self.ready()
         syncing = self.ready()
-        syncing.core.catch_up.started()
+        syncing.core.catch_up.started(1)
         assert self.asked(syncing) == (OwnCode.HANDOVER_REFUSED, "it has no complete copy")
         script.core.handover.heard(script.now_s, 1, OwnCode.HANDOVER_ASK, HandoverWord(77, LAST))
         script.do()
@@ -346,7 +346,7 @@ class TestTheTarget:
 
     def test_told_to_take_over_when_it_cannot_it_refuses_and_stays(self) -> None:
         script = self.ready()
-        script.core.catch_up.started()
+        script.core.catch_up.started(1)
         say(script, OwnCode.HANDOVER_TAKE)
         assert [code for _, code, _ in words(script)] == [OwnCode.HANDOVER_REFUSED]
         assert script.core.phase is Phase.FOLLOWING
