@@ -36,7 +36,7 @@ from ttserver.tt.frame import (
     print_json,
     session_of,
 )
-from ttserver.tt.session import Refusal
+from ttserver.tt.session import Refusal, Session
 
 # Columns, and the option of VOLUME.ADD each becomes.
 COLUMNS: Final[Mapping[str, str]] = {
@@ -108,25 +108,64 @@ def _load(
     none. Volumes that are there already are left alone.
     """
     text = _text_of(file)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    rows = read_rows(file, io.StringIO(text, newline=""), customer, media)
+    loaded = Loaded()
+    with session_of(ctx, server) as session, progress(text.count("\n")) as advance:
+        send_rows(session, rows, loaded, advance, dry_run=dry_run)
+    tell(loaded, dry_run=dry_run, as_json=as_json)
+    exit_if(len(loaded.bad) + loaded.unconfirmed)
+
+
+def read_rows(
+    file: str, lines: Iterable[str], customer: str = "", media: str = ""
+) -> Iterator[Row]:
+    """Read a CSV file row by row.
+
+    Args:
+        file: its name, for messages.
+        lines: its lines.
+        customer, media: of rows that name none.
+
+    Raises:
+        ConfigurationError: its first line lacks a column, or has one twice.
+    """
+    reader = csv.DictReader(lines)
     columns = [name.strip().lower() for name in reader.fieldnames or ()]
     _check_columns(file, columns)
     reader.fieldnames = columns
-    loaded = Loaded()
-    with session_of(ctx, server) as session, _progress(text.count("\n")) as advance:
-        verb = "VOLUME.CHECK" if dry_run else "VOLUME.ADD"
-        ask = session.read_all if dry_run else session.write_all
-        rows: Iterable[Row] = _rows(reader, customer, media)
-        for attempt in range(AGAIN_MAX):
-            if attempt:
-                time.sleep(AGAIN_PAUSE_S)
-            rows = again = _send(rows, verb, ask, loaded, advance)
-            if not again:
-                break
-        for row in again:
-            loaded.reject(row.line, f"volume {row.name}: the server takes no updates now")
-    _tell(loaded, dry_run=dry_run, as_json=as_json)
-    exit_if(len(loaded.bad) + loaded.unconfirmed)
+    return _rows(reader, customer, media)
+
+
+def send_rows(
+    session: Session,
+    rows: Iterable[Row],
+    loaded: Loaded,
+    advance: Callable[[], None],
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Add a volume for each row, and go on with those to come when the master changes.
+
+    Args:
+        session: logged on.
+        rows: those that cannot be sent are reported, too.
+        loaded: gets what becomes of them.
+        advance: called after each.
+        dry_run: ask only what would become of them.
+
+    Raises:
+        TtserverError: no server takes them, or the connection broke.
+    """
+    verb = "VOLUME.CHECK" if dry_run else "VOLUME.ADD"
+    ask = session.read_all if dry_run else session.write_all
+    for attempt in range(AGAIN_MAX):
+        if attempt:
+            time.sleep(AGAIN_PAUSE_S)
+        rows = again = _send(rows, verb, ask, loaded, advance)
+        if not again:
+            return
+    for row in again:
+        loaded.reject(row.line, f"volume {row.name}: the server takes no updates now")
 
 
 def _text_of(file: str) -> str:
@@ -241,7 +280,8 @@ def _send(
     return again
 
 
-def _tell(loaded: Loaded, *, dry_run: bool, as_json: bool) -> None:
+def tell(loaded: Loaded, *, dry_run: bool, as_json: bool) -> None:
+    """Say what became of the rows."""
     if as_json:
         print_json(
             {
@@ -263,7 +303,7 @@ def _tell(loaded: Loaded, *, dry_run: bool, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def progress(total: int) -> Iterator[Callable[[], None]]:
     """Show a bar where somebody watches."""
     screen = console(stderr=True)
     if not screen.is_terminal:

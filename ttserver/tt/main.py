@@ -11,7 +11,7 @@ from ttserver import __version__
 from ttserver.errors import ConfigurationError, TtserverError, hint_of
 from ttserver.ping import run as run_ping
 from ttserver.server_string import find_servers
-from ttserver.tt import accounts, jobs, load, objects, volumes
+from ttserver.tt import accounts, jobs, load, objects, sample, volumes
 from ttserver.tt.frame import ServerOption
 
 _EXIT_FAILED = 1
@@ -81,7 +81,7 @@ def ping(
     raise typer.Exit(status)
 
 
-for family in (objects, volumes, load, jobs, accounts):
+for family in (objects, volumes, load, sample, jobs, accounts):
     family.register(app)
 
 
