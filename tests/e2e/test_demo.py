@@ -1,6 +1,7 @@
 """`script/server`: what a stranger runs first."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ STEPS = (
     "initial sync",
     "read on the replicant",
     "write on the replicant",
+    "move tapes on the master, see them on the replicant",
     "write on the master, read on the replicant",
     "journal of the master",
     "journal of the replicant",
@@ -56,7 +58,10 @@ def test_smoke_does_every_step_and_cleans_up(fast_path: Path) -> None:
     lines = said.splitlines()
     assert [line.partition(":")[0] for line in lines] == [f"ok    {step}" for step in STEPS]
     assert "10000 volumes" in lines[2]
+    assert "10000 volumes; US04.LTO.000000L6 monthly is in RACK" in lines[5]
     assert "refused: READONLY" in lines[6]
+    assert "5 on their way there" in lines[7]
+    assert lines[7].endswith("add, move, confirm")
     assert list(fast_path.iterdir()) == []
 
 
@@ -73,6 +78,25 @@ def test_smoke_says_which_step_failed_and_shows_the_logs(fast_path: Path) -> Non
     assert lines[-1] == f"kept  {fast_path}/kept"
 
 
+def paste(directory: Path, lines: list[str], number: int) -> tuple[int, str] | None:
+    """Run a line of the screen if it is one of our commands; gives its status and what it said."""
+    line = lines[number].strip()
+    if not re.match(r"\S+(/tt|/ttserver| -m ttserver(\.tt)?) -", line):
+        return None
+    exports = [text.strip() for text in lines[:number] if text.strip().startswith("export ")]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([*exports, line])],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_runs_until_it_is_told_to_stop(fast_path: Path, how: signal.Signals) -> None:
     with script(fast_path, "here") as server:
@@ -87,12 +111,20 @@ def test_it_runs_until_it_is_told_to_stop(fast_path: Path, how: signal.Signals) 
             int((fast_path / "here" / name / "ttserver.lock").read_text())
             for name in ("master", "replicant")
         ]
+        pasted = [paste(fast_path, lines, number) for number in range(len(lines))]
         server.send_signal(how)
         rest, _ = server.communicate(timeout=120)
         assert server.returncode == 0, rest
     password = (fast_path / "here" / "password").read_text().strip()
     assert any(f"export REDISCLI_AUTH={password}" in line for line in lines)
     assert sum("redis-cli -h 127.0.0." in line for line in lines) >= 5
+    said = [done for done in pasted if done is not None]
+    assert len(said) >= 11
+    # All a reader is told to try does what is said; the replicant takes no update.
+    assert [text for status, text in said if status != 0] == [
+        text for _, text in said if "is a replicant (master is" in text
+    ]
+    assert sum(status != 0 for status, _ in said) == 1
     assert "both are stopped" in rest
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 

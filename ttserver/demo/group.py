@@ -1,24 +1,23 @@
-"""The demo's directory: two sites, their password, the sample data.
+"""The demo's directory: two sites and their password.
 
 DIR/master  DIR/replicant      the two HOMEs
 DIR/master.log ...             what the daemons write to standard error
-DIR/volumes.csv                the sample data
 DIR/password                   of the administrator, readable by its owner only
 """
 
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.users import ADMINISTRATOR
 from ttserver.address import Address
 from ttserver.config import load
-from ttserver.demo import volumes
 from ttserver.demo.ports import CLIENT_PORT, REPLICATION_PORT, free, reserved
 from ttserver.demo.site import SiteProcess
 from ttserver.init import new_password
+from ttserver.server_string import ServerString
+from ttserver.tt.session import Session
 
 # Each site has the product's own ports, as if each had its own machine.
 HOSTS = {"master": "127.0.0.1", "replicant": "127.0.0.2"}
@@ -66,11 +65,6 @@ class Group:
         """Both, the master first."""
         return self.master, self.replicant
 
-    @property
-    def csv(self) -> Path:
-        """The sample data."""
-        return self.directory / "volumes.csv"
-
     def clients(self, site: SiteProcess) -> Address:
         """Where a site serves clients."""
         return self._places[site.name].clients
@@ -83,6 +77,12 @@ class Group:
         """Give the command that a person can paste; $REDISCLI_AUTH has to hold the password."""
         clients = self.clients(site)
         return f"redis-cli -h {clients.host} -p {clients.port} --user {ADMINISTRATOR}"
+
+    def session(self, site: SiteProcess) -> Session:
+        """Make a client of a site; it logs on when something is asked first."""
+        clients = self.clients(site)
+        server = ServerString(ADMINISTRATOR, self.password, clients.host, clients.port)
+        return Session([server], ask=lambda _: self.password, tell=lambda _: None)
 
     # -- making it
 
@@ -162,15 +162,6 @@ class Group:
             with os.fdopen(fd, "w") as out:
                 out.write(f"{new_password()}\n")
         self.password = path.read_text().strip()
-
-    def make_csv(self) -> int:
-        """Write the sample data, unless it is there; give its size in bytes."""
-        if not self.csv.exists():
-            today = datetime.now(UTC).date()
-            partial = self.csv.with_suffix(".partial")
-            partial.write_text(volumes.to_csv(volumes.generate(today=today)))
-            partial.replace(self.csv)
-        return self.csv.stat().st_size
 
     # -- ending it
 

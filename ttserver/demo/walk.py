@@ -1,20 +1,22 @@
 """The walk-through of an operator and a user, step by step, with everything it has to show."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
-from storage.users import ADMINISTRATOR
-from ttserver.demo import load, volumes
 from ttserver.demo.group import Group
 from ttserver.demo.site import DEADLINE_S, LOOK_S, SiteError, SiteProcess
-from ttserver.summary import bytes_text, one_line
+from ttserver.summary import one_line
+from ttserver.tt import sample
+from ttserver.tt.session import Refusal, Session
 
-FIRST, THIRD = "US04.LTO.000001L6", "US04.LTO.000003L6"
-LIVE_KEY = "US04.LTO.NOTE"
+FIRST = "US04.LTO.000000L6"
+MOVED = 5  # tapes
+LIVE_KEY = "note"
+TELL_EACH = 100
 JOURNAL_DEADLINE_S = 30.0
 
 # What an operator looks for in the journals after the first start, in this order.
@@ -75,6 +77,7 @@ class Walk:
             yield load
         yield Step("read on the replicant", self._read)
         yield Step("write on the replicant", self._refused)
+        yield Step("move tapes on the master, see them on the replicant", self._move)
         yield Step("write on the master, read on the replicant", self._follow)
 
     def journal_steps(self) -> Iterator[Step]:
@@ -90,20 +93,26 @@ class Walk:
         return f"{status['role']}, generation {status['generation']}"
 
     def _load(self) -> str:
-        group = self.group
-        with self._client(group.master) as client:
-            held = int(client.dbsize())
-            if held >= volumes.VOLUMES:
-                return f"{held} keys are there already"
-            size = group.make_csv()
+        with closing(self.group.session(self.group.master)) as session:
+            there = int(session.read("VOLUME.COUNT"))
+            if there >= sample.VOLUMES:
+                return f"{there} volumes are there already"
             begun_s = time.monotonic()
-            with group.csv.open(newline="") as lines:
-                stored = load.load(client, volumes.from_csv(lines), self._loaded)
+            loaded = sample.put(session, sample.VOLUMES, self._count())
+        if loaded.bad:
+            raise SiteError(f"{len(loaded.bad)} volumes were not added: {loaded.bad[0][1]}")
         took_s = time.monotonic() - begun_s
-        return f"{stored} volumes, {bytes_text(size)} of CSV, in {took_s:.1f} s"
+        return f"{loaded.added} volumes added, {loaded.there} there already, in {took_s:.1f} s"
 
-    def _loaded(self, stored: int) -> None:
-        self._tell(f"load the sample data: {stored} of {volumes.VOLUMES} volumes")
+    def _count(self) -> Callable[[], None]:
+        numbers = itertools.count(1)
+
+        def advance() -> None:
+            done = next(numbers)
+            if done % TELL_EACH == 0:
+                self._tell(f"load the sample data: {done} of {sample.VOLUMES} volumes")
+
+        return advance
 
     def _start_replicant(self) -> str:
         replicant = self.group.replicant
@@ -126,45 +135,92 @@ class Walk:
         return status if status["state"] == "running" else None
 
     def _read(self) -> str:
-        with self._client(self.group.replicant) as client:
-            count = int(client.dbsize())
-            value = client.get(FIRST)
-            found = client.execute_command("RANGE", FIRST, THIRD)
-        with self._client(self.group.master) as client:
-            expected, there = client.get(FIRST), int(client.dbsize())
-        if value is None or value != expected:
-            raise SiteError(f"{FIRST} is {value!r} on the replicant, {expected!r} on the master")
-        if count != there:
-            raise SiteError(f"the replicant holds {count} keys, the master {there}")
-        if not found:
-            raise SiteError(f"RANGE {FIRST} {THIRD} found nothing")
-        return f"{count} keys; {FIRST} is {value.decode()}"
+        with self._both() as (master, replicant):
+            count = int(master.read("VOLUME.COUNT"))
+            _wait(f"{count} volumes", lambda: replicant.read("VOLUME.COUNT") == count)
+            expected, found = (one.read("VOLUME.GET", FIRST) for one in (master, replicant))
+        if found != expected:
+            raise SiteError(f"{FIRST} is {found} on the replicant, {expected} on the master")
+        where = found["current"]["repository"]
+        return f"{count} volumes; {FIRST} {found['description']} is in {where}"
 
     def _refused(self) -> str:
         master = self.group.clients(self.group.master)
-        with self._client(self.group.replicant) as client:
+        with closing(self.group.session(self.group.replicant)) as session:
             try:
-                client.set(FIRST, "mine")
-            except redis.ReadOnlyError as error:
-                if str(master) not in str(error):
-                    raise SiteError(f"the refusal does not name {master}: {error}") from error
-                return f"refused: READONLY {error}"
-        raise SiteError("the replicant took a write")
+                session.write("VOLUME.MOVE", FIRST, "RACK")
+            except Refusal as refusal:
+                if refusal.code != "READONLY" or str(master) not in str(refusal):
+                    raise SiteError(f"the refusal does not name {master}: {refusal}") from refusal
+                return f"refused: {refusal.code} {refusal}"
+        raise SiteError("the replicant took an update")
+
+    def _move(self) -> str:
+        asked = ("MATCH", "US04.LTO.*", "IN", "LIBR", "WITHOUT", "Mc", "COUNT", MOVED)
+        with self._both() as (master, replicant):
+            names = [row["name"] for row in master.read("VOLUME.LIST", 0, *asked)[1]]
+            if not names:
+                return "none is left in US04.LTO.LIBR"
+            for name in names:
+                _write(master, "VOLUME.MOVE", name, "OFFS")
+            begun_s = time.monotonic()
+            _wait("the moves", lambda: all(map(_moving, _get(replicant, names))))
+            took_ms = 1000 * (time.monotonic() - begun_s)
+            for name in names:
+                _write(master, "VOLUME.CONFIRM", name)
+            _wait("their arrival", lambda: all(map(_arrived, _get(replicant, names))))
+            told = [record["what"] for record in replicant.read("VOLUME.HISTORY", names[0])[1]]
+        if told[-2:] != ["move", "confirm"]:
+            raise SiteError(f"the history of {names[0]} on the replicant is {told}")
+        return (
+            f"{len(names)} on their way there after {took_ms:.0f} ms, and confirmed in OFFS;"
+            f" history of {names[0]}: {', '.join(told)}"
+        )
 
     def _follow(self) -> str:
-        value = f"written at {time.time():.3f}".encode()
-        with self._client(self.group.master) as client:
-            load.store(client, [(LIVE_KEY, value)])
-        begun_s = time.monotonic()
-        with self._client(self.group.replicant) as client:
-            while client.get(LIVE_KEY) != value:
-                if time.monotonic() - begun_s > DEADLINE_S:
-                    raise SiteError(f"{LIVE_KEY} did not come within {DEADLINE_S:g} s")
-                time.sleep(LOOK_S)
+        value = f"written at {time.time():.3f}"
+        with self._both() as (master, replicant):
+            _write(master, "SET", LIVE_KEY, value)
+            begun_s = time.monotonic()
+            _wait(LIVE_KEY, lambda: replicant.read("GET", LIVE_KEY) == value)
         return f"there {1000 * (time.monotonic() - begun_s):.0f} ms after OK"
 
-    def _client(self, site: SiteProcess) -> redis.Redis:
-        return load.connect(self.group.clients(site), ADMINISTRATOR, self.group.password)
+    @contextmanager
+    def _both(self) -> Iterator[tuple[Session, Session]]:
+        """Log on at the master and at the replicant."""
+        master, replicant = (self.group.session(site) for site in self.group.sites)
+        with closing(master), closing(replicant):
+            yield master, replicant
+
+
+def _write(session: Session, *command: object) -> None:
+    """Have something written; a busy replicant may confirm it too late, and has it later."""
+    try:
+        session.write(*command)
+    except Refusal as refusal:
+        if refusal.code != "PERMFAILED":
+            raise
+
+
+def _get(session: Session, names: list[str]) -> list[Any]:
+    return [session.read("VOLUME.GET", name) for name in names]
+
+
+def _moving(volume: dict[str, Any]) -> bool:
+    return "M" in volume["flags"] and volume["target"]["repository"] == "OFFS"
+
+
+def _arrived(volume: dict[str, Any]) -> bool:
+    return "M" not in volume["flags"] and volume["current"]["repository"] == "OFFS"
+
+
+def _wait(what: str, condition: Callable[[], bool]) -> None:
+    """Wait until the replicant has it."""
+    end_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > end_s:
+            raise SiteError(f"the replicant did not get {what} within {DEADLINE_S:g} s")
+        time.sleep(LOOK_S)
 
 
 def _told(site: SiteProcess, wanted: tuple[str, ...]) -> str:
