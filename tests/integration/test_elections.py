@@ -149,7 +149,7 @@ async def test_a_winner_that_dies_before_it_takes_over(
         managers = [(site, site.engine.manager) for site in left]
         return [s for s, m in managers if m is not None and m.core.phase is Phase.TAKING_OVER]
 
-    await soon("one has won", taking_over, deadline_s=DEADLINE_S)
+    await soon("one has won", lambda: stuck and taking_over(), deadline_s=DEADLINE_S)
     (winner,) = taking_over()
     await winner.stop()
     left.remove(winner)

@@ -6,6 +6,7 @@ from tests.support.engines import EngineSite
 from tests.support.environments import soon
 
 DEADLINE_S = 60.0
+JOURNAL_SHOWN = 10_000  # characters of each site, when it failed
 
 
 async def started(group: list[EngineSite]) -> list[EngineSite]:
@@ -38,7 +39,12 @@ async def master_of(group: list[EngineSite]) -> EngineSite:
     def leading() -> list[EngineSite]:
         return [site for site in group if takes_writes(site)]
 
-    await soon("one leads", lambda: len(leading()) == 1, deadline_s=DEADLINE_S)
+    try:
+        await soon("one leads", lambda: len(leading()) == 1, deadline_s=DEADLINE_S)
+    except AssertionError as error:
+        for site in group:
+            error.add_note(f"-- {site.name}\n{site.events[-JOURNAL_SHOWN:]}")
+        raise
     return leading()[0]
 
 
