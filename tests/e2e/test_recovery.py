@@ -179,6 +179,7 @@ def test_a_replicant_ahead_by_what_was_never_acknowledged_rolls_back(sites: Site
     (opened,) = [line for line in master.new_events() if line.event == "environment_opened"]
     file, offset = opened.facts["lsn"].split("/")
     assert (int(file), int(offset)) < ahead, "kill -9 did not take the tail away"
+    replicant.wait_event("rollback_done")
     wait_following(replicant, master)
     assert master.get("acknowledged") == replicant.get("acknowledged") == "value"
     assert replicant.contents() == master.contents()
