@@ -16,9 +16,11 @@ Source: Redis, "RESP protocol specification".
 
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 ERROR_BYTES_MAX: Final = 1000  # an error quotes what the client sent, but not all of it
+NAMES_KEPT: Final = 1024  # of fields, encoded
 
 Value: TypeAlias = Any  # one of the above; a recursive union would only slow mypy down
 
@@ -99,7 +101,9 @@ def encode(value: Value, protocol: int) -> bytes:
 
 def _append(out: list[bytes], value: Value, protocol: int) -> None:
     kind = type(value)
-    if kind is list or kind is SetOf:
+    if kind is str:
+        out.append(_text(value))
+    elif kind is list or kind is SetOf:
         mark = b"~" if kind is SetOf and protocol == 3 else b"*"
         out.append(b"%b%d\r\n" % (mark, len(value)))
         for item in value:
@@ -110,17 +114,32 @@ def _append(out: list[bytes], value: Value, protocol: int) -> None:
     elif kind is dict:
         out.append(b"%%%d\r\n" % len(value) if protocol == 3 else b"*%d\r\n" % (2 * len(value)))
         for name, item in value.items():
-            _append(out, name, protocol)
-            _append(out, item, protocol)
+            # The rows of a list have the same few names, and texts in most places.
+            if type(name) is str:
+                out.append(_name(name))
+            else:
+                _append(out, name, protocol)
+            if type(item) is str:
+                out.append(_text(item))
+            else:
+                _append(out, item, protocol)
     elif kind in _PLAIN:
         out.append(encode(value, protocol))
     else:
         out.append(_rare(value, protocol))
 
 
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "backslashreplace")
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+_name: Final = lru_cache(maxsize=NAMES_KEPT)(_text)
+
+
 def _rare(value: Value, protocol: int) -> bytes:
-    if isinstance(value, str):
-        return encode(value.encode("utf-8", "backslashreplace"), protocol)
+    if isinstance(value, str):  # a subclass
+        return _text(value)
     if isinstance(value, Encoded):
         return bytes(value)
     if isinstance(value, Verbatim):

@@ -35,8 +35,10 @@ from storage.catalog.tree import Sees, Tree
 if TYPE_CHECKING:
     from berkeleydb import db
 
-# A page may come back short, with a cursor, rather than hold a thread: about 20 ms.
-EXAMINED_MAX: Final = 2000
+# A page may come back short, with a cursor, rather than hold a thread: 2 ms for so many keys, as
+# much again for so many volumes that were read and were none of those asked for.
+EXAMINED_MAX: Final = 1000
+MISSES_MAX: Final = 200
 # The fewer volumes have a flag, the better its index.
 _RARE_FLAGS: Final = "aWQrKUphLlcM"
 _COMMON_FLAGS: Final = "BE"
@@ -144,11 +146,15 @@ class Queries:
         query.check()
         found: list[Listed] = []
         offsite: dict[str, bool] = {}
+        misses = 0
         for number, item in enumerate(self._walk(txn, query, after, sees), start=1):
-            listed = self._look(txn, query, item, offsite) if item.matched else None
-            if listed is not None:
-                found.append(listed)
-            if len(found) == limit or number == EXAMINED_MAX:
+            if item.matched:
+                listed = self._look(txn, query, item, offsite)
+                if listed is not None:
+                    found.append(listed)
+                else:
+                    misses += 1
+            if len(found) == limit or number == EXAMINED_MAX or misses == MISSES_MAX:
                 return Page(found, f"{item.media} ".encode() + item.key)
         return Page(found, None)
 

@@ -8,7 +8,7 @@ nothing; so a refusal has written nothing, as the group commit expects.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -41,6 +41,7 @@ _volume: Final = msgspec.json.Decoder(Volume)
 _history: Final = msgspec.json.Decoder(HistoryRecord)
 _counts: Final = msgspec.json.Decoder(list[int])
 
+TIME_DIGITS: Final = len("2025-12-01T00:00:00.000")
 COUNTS: Final = 3  # numbers a counter has room for, see `storage.catalog.index.counts_of`
 
 
@@ -148,7 +149,7 @@ class CatalogStore:
             index.put(key, b"", txn)
         facts_before = custody_of(before) if before is not None else {}
         facts_after = custody_of(after) if after is not None else {}
-        changed = _difference(facts_before, facts_after)
+        changed = difference(facts_before, facts_after)
         number = before.changes if before is not None else self._last_number(files, txn, name)
         if changed[0] or changed[1] or change.always:
             number += 1
@@ -209,8 +210,8 @@ def time_key(at: datetime, history: bytes) -> bytes:
 
 
 def time_text(at: datetime) -> str:
-    """A time as text whose order is that of the times."""
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    """A time, which is UTC, as text whose order is that of the times."""
+    return at.isoformat(timespec="milliseconds")[:TIME_DIGITS] + "Z"
 
 
 def decode_volume(name: str, data: bytes) -> Volume:
@@ -265,10 +266,11 @@ def _found(kind: str, name: str, record: T | None) -> T:
     return record
 
 
-def _difference(
-    before: dict[str, Any], after: dict[str, Any]
+def difference(
+    before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    names = [name for name in (before | after) if before.get(name) != after.get(name)]
+    """Give what history tells of a change: those facts of `custody_of` that differ."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return (
         {name: before[name] for name in names if name in before},
         {name: after[name] for name in names if name in after},

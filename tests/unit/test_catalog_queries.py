@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from storage.catalog.catalog import Catalog
-from storage.catalog.queries import EXAMINED_MAX, Query
+from storage.catalog.queries import EXAMINED_MAX, MISSES_MAX, Query
 from storage.reads import WouldBlock
 from tests.support.catalog import Vault, everyone, vault
 from tests.support.environments import environments, fast
@@ -159,6 +159,23 @@ def test_a_search_for_little_gives_its_thread_back(vault: Vault) -> None:
     assert page.after is not None
     assert vault.names(filter=query.filter) == [last]
     assert vault.count(filter=query.filter) == 1
+
+
+def test_a_search_whose_index_says_little_gives_its_thread_back(vault: Vault) -> None:
+    count = MISSES_MAX + 10
+
+    def work(txn: Any) -> None:
+        for number in range(count):
+            name, last = f"US04.LTO.{number:06d}", number == count - 1
+            fields = {"flags": "Q" if last else "E", "date": vault.today}
+            vault.catalog.volumes.add(txn, vault.actor, name, "LIBR", fields)
+
+    vault.run(work)
+    query = Query(today=vault.today, due=vault.today, without="E")
+    page = vault.run(lambda txn: vault.catalog.queries.page(txn, query, None, 10, everyone))
+    assert page.volumes == []
+    assert page.after is not None
+    assert vault.names(due=vault.today, without="E") == [f"US04.LTO.{count - 1:06d}"]
 
 
 def test_lists_of_customers_media_types_and_repositories(vault: Vault) -> None:

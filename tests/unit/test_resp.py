@@ -347,6 +347,16 @@ def test_quotes_that_do_not_fit(line: bytes) -> None:
         ([[b"a"], [OK]], b"*2\r\n*1\r\n$1\r\na\r\n*1\r\n+OK\r\n", None),
         ({b"a": 1}, b"*2\r\n$1\r\na\r\n:1\r\n", b"%1\r\n$1\r\na\r\n:1\r\n"),
         ({}, b"*0\r\n", b"%0\r\n"),
+        (
+            {"é": "ü", b"b": {"é": [None, "x"]}, 3: True},
+            b"*6|$2|\xc3\xa9|$2|\xc3\xbc|$1|b|*2|$2|\xc3\xa9|*2|$-1|$1|x|:3|:1|".replace(
+                b"|", b"\r\n"
+            ),
+            b"%3|$2|\xc3\xa9|$2|\xc3\xbc|$1|b|%1|$2|\xc3\xa9|*2|_|$1|x|:3|#t|".replace(
+                b"|", b"\r\n"
+            ),
+        ),
+        ("\ud800", b"$6\r\n\\ud800\r\n", None),
         (SetOf([Simple("x")]), b"*1\r\n+x\r\n", b"~1\r\n+x\r\n"),
         (True, b":1\r\n", b"#t\r\n"),
         (False, b":0\r\n", b"#f\r\n"),
