@@ -129,7 +129,9 @@ class History:
         own = self.beginning(token.generation)
         after = self.successor(token.generation)
         if own is None and after is None:
-            return Fate.PENDING
+            # Generation 0 is what was written before there was a group: nobody rolls it back.
+            alone = token.generation == 0 and token.lsn <= applied
+            return Fate.APPLIED if alone else Fate.PENDING
         if after is not None and after.lacks(token.lsn):
             return Fate.LOST
         if own is None and self._begins_before(token.generation):

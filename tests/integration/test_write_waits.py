@@ -133,3 +133,11 @@ async def test_waiting_outlives_an_environment_that_is_replaced(sites: EngineSit
     assert await waits.applied(token, FOR_EVER_S)
     await master.write(b"key")
     assert await waiting
+
+
+async def test_a_site_without_replication_has_its_own_writes(sites: EngineSites) -> None:
+    site = sites.make(replication=False)
+    await site.start()
+    token = site.token(await site.write(b"key"))
+    assert await site.engine.waits.applied(token, 0)
+    assert not await site.engine.waits.applied(token._replace(lsn=LSN(9, 28)), 0)

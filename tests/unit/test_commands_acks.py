@@ -11,9 +11,10 @@ import pytest
 from replication.generations import CommitToken
 from replication.messages import AckPolicy
 from replication.wire import LSN
-from tests.support.engine import SmallEngine
+from tests.support.engine import SmallAuth, SmallEngine
 from tests.support.environments import soon
 from tests.support.wire import Error, Wire, packed, small_listener
+from ttserver.auth import Login
 from ttserver.listener import Listener
 from ttserver.write_waits import TokenLost
 
@@ -205,3 +206,21 @@ async def test_waitfor_refuses_what_is_no_token(client: Wire, token: str) -> Non
 async def test_waitfor_refuses_a_bad_time(client: Wire) -> None:
     assert await client.call("WAITFOR", "7:3:1500", -1) == Error("ERR timeout is negative")
     assert isinstance(await client.call("WAITFOR", "7:3:1500", "x"), Error)
+
+
+async def test_who_may_write_only_for_some_customers_asks_too(
+    served: tuple[Listener, SmallEngine],
+) -> None:
+    class NoKeys(SmallAuth):
+        """Nobody may do anything with plain keys."""
+
+        async def login(self, user: str, password: str, peer: str) -> Login:
+            return Login(user, "user", frozenset())
+
+    served[0].server.auth = NoKeys()
+    client = await Wire(served[0]).login()
+    assert str(await client.call("GET", "a")).startswith("NOPERM")
+    assert await client.call("LASTWRITE") is None
+    assert await client.call("WAITFOR", "7:3:1500", 0) == 1
+    assert await client.call("ACKS", "all") == b"OK"
+    assert await client.call("WAIT", 0, 1) == 0

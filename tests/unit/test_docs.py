@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import inspect
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from replication.journal_line import EVENTS, parse_line
 from storage.dbconfig_table import DIRECTIVES
 from tests.e2e.test_docs_commands import stories
 from ttserver.cli.main import app
+from ttserver.client import Client
 from ttserver.commands import TABLE
 from ttserver.settings import Settings
 
@@ -297,6 +299,7 @@ def test_words_with_underscores_are_ours(page: Path) -> None:
     """Events, directives, options and keys: a name that does not exist helps nobody."""
     known = {*EVENTS, *DIRECTIVES, *TOOLS, *words()}
     known |= {key.partition(".")[2] for key in setting_keys()}
+    known |= {*dir(Client), *inspect.signature(Client).parameters, "_set"}
     found = {
         word
         for name in code(page)

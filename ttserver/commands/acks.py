@@ -6,7 +6,7 @@
     WAITFOR token ms     on any site: until that write is here
 
 A write is named by a token, `generation:file:offset`: the generation of the master that took it
-and the LSN of its commit.
+and the LSN of its commit. No right is needed: who may write only for some customers asks, too.
 """
 
 from __future__ import annotations
@@ -112,7 +112,6 @@ COMMANDS: Final = (
         "[policy [milliseconds]]",
         group="server",
         in_multi=False,
-        right="write",
     ),
     Command(
         "wait",
@@ -123,7 +122,6 @@ COMMANDS: Final = (
         "numreplicas timeout",
         group="generic",
         in_multi=False,
-        right="read",
     ),
     Command(
         "lastwrite",
@@ -133,7 +131,6 @@ COMMANDS: Final = (
         "Returns the token of this connection's last write and the sites that acknowledged it.",
         group="server",
         in_multi=False,
-        right="read",
     ),
     Command(
         "waitfor",
@@ -144,6 +141,5 @@ COMMANDS: Final = (
         "token timeout",
         group="server",
         in_multi=False,
-        right="read",
     ),
 )
