@@ -14,9 +14,9 @@ from rich.console import Console
 
 from bench import failover, log_shipping, machine
 from bench.cases import Case
+from bench.child import ChildFailedError
 from bench.engines import NAMES
 from bench.log_shipping import Plan
-from bench.process import SiteFailedError
 from bench.report import print_machine, print_report, write_json, write_plot
 from ttserver.demo.site import SiteError
 
@@ -93,7 +93,7 @@ def log_shipping_command(
             with console.status("measuring the disk") as status:
                 about = machine.describe(Path(place))
                 report = log_shipping.run(plan, about, status.update)
-        except SiteFailedError as error:
+        except ChildFailedError as error:
             console.print(f"failed: {error}", style="red", markup=False)
             raise typer.Exit(1) from error
     print_report(console, report)

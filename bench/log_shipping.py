@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from bench.cases import Case, Load, Result, Role, SiteSpec, Written
+from bench.child import REPLY_TIMEOUT_S, MissingError
 from bench.engines import ALONE, CEILING, PAIRS
-from bench.engines.base import PeerMissingError
-from bench.process import REPLY_TIMEOUT_S, SiteProcess, free_ports
+from bench.process import SiteProcess, free_ports
 
 WARM_UP_S = 0.3
 APPLIED_TIMEOUT_S = 60.0
@@ -92,7 +92,7 @@ def run(plan: Plan, machine: dict[str, Any], progress: Progress) -> Report:
     """Run a plan.
 
     Raises:
-        SiteFailedError: a site's process failed.
+        ChildFailedError: a site's process failed.
     """
     report = Report(plan=plan, machine=machine, results=[], skipped={})
     for case in plan.cases:
@@ -106,7 +106,7 @@ def run(plan: Plan, machine: dict[str, Any], progress: Progress) -> Report:
                 progress(f"{case.title}: round {number + 1} of {plan.rounds}, {engine}")
                 try:
                     results += _run_engine(plan, case, engine, number, shapes)
-                except PeerMissingError as missing:
+                except MissingError as missing:
                     report.skipped[engine] = str(missing)
             if CEILING in plan.engines:
                 progress(f"{case.title}: round {number + 1} of {plan.rounds}, {CEILING}")

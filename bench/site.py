@@ -1,24 +1,19 @@
-"""A site's process: `python -m bench.site SPEC`, driven by one JSON request a line.
-
-The parent's end is `bench.process`. Requests come on standard input and are answered on what was
-standard output; that itself becomes standard error, since the library prints there.
-"""
+"""A site's process: `python -m bench.site SPEC`, driven by its parent, `bench.process`."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-import traceback
 from typing import Any
 
 import msgspec
 from berkeleydb import db
 
+from bench import child
 from bench.cases import Load, Lsn, SiteSpec
 from bench.engines import make_site
 from bench.engines.apply import repeat
-from bench.engines.base import PeerMissingError, Site
+from bench.engines.base import Site
 from bench.environments import wait_applied
 from bench.workload import drive, present
 
@@ -37,30 +32,6 @@ class Request(msgspec.Struct, kw_only=True):
     by_writer: list[int] = []
     order: list[int] = []
     batches: list[int] = []
-
-
-class Reply(msgspec.Struct, kw_only=True):
-    """What became of it: `answer`, or why not."""
-
-    answer: Any = None
-    error: str | None = None
-    missing: str | None = None
-
-
-def serve(spec: SiteSpec, requests: Any, replies: Any) -> None:
-    """Answer requests until the input ends."""
-    site = None if spec.engine == "apply" else make_site(spec)
-    for line in requests:
-        request = msgspec.json.decode(line, type=Request)
-        try:
-            reply = Reply(answer=answer(spec, site, request))
-        except PeerMissingError as missing:
-            reply = Reply(missing=str(missing))
-        except Exception as error:  # noqa: BLE001 - the parent tells
-            traceback.print_exc()
-            reply = Reply(error=f"{type(error).__name__}: {error}")
-        replies.write(msgspec.json.encode(reply) + b"\n")
-        replies.flush()
 
 
 def answer(spec: SiteSpec, site: Site | None, request: Request) -> Any:
@@ -110,11 +81,8 @@ def check(site: Site, load: Load, by_writer: list[int]) -> list[tuple[int, int]]
 def main() -> None:
     """Run; the one argument is the spec as JSON."""
     spec = msgspec.json.decode(sys.argv[1], type=SiteSpec)
-    with os.fdopen(os.dup(1), "wb") as replies:
-        os.dup2(2, 1)
-        serve(spec, sys.stdin.buffer, replies)
-    # The parent is gone, or has said close: whatever thread is left has nothing to save.
-    os._exit(0)
+    site = None if spec.engine == "apply" else make_site(spec)
+    child.serve(lambda line: answer(spec, site, msgspec.json.decode(line, type=Request)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 A site asks every other site it knows what that one holds, then decides:
 
     somebody is master                                    -> FOLLOW it
+    a native site answers: it names no master              -> ELECT, or FOLLOW whoever leads
     no member, and somebody follows a master              -> FOLLOW, and join through that one
     removed from the group                                -> WAIT
     priority 0                                            -> FOLLOW when a member, else WAIT
@@ -150,7 +151,7 @@ def decide(
         )
     natives = [a.address for a in answers if a.native]
     if natives:
-        return Decision(Start.FOLLOW, f"{natives[0]} is a native site of the group")
+        return _beside_native(own, standings, natives[0])
     through = None if own.has_membership else _member_with_master(own, standings)
     if through is not None:
         return through
@@ -168,6 +169,22 @@ def decide(
         or _stable(own, standings)
         or _creation(own, standings, answers, creator_elsewhere)
         or _alone_or_elect(own, standings, priorities, members)
+    )
+
+
+def _beside_native(
+    own: OwnStanding, standings: Mapping[SiteAddress, Standing], native: SiteAddress
+) -> Decision:
+    """A native site names no master: either one is heard of soon, or there has to be a vote.
+
+    Native sites without priority, or started without elections, call none themselves.
+    """
+    if not own.has_membership:
+        return Decision(Start.FOLLOW, f"{native} is a native site of the group")
+    if own.priority == 0 or own.empty or _stable(own, standings) is not None:
+        return Decision(Start.FOLLOW, f"{native} is a native site; follows whoever leads the group")
+    return Decision(
+        Start.ELECT, f"{native} is a native site: votes with it, unless the group has a master"
     )
 
 

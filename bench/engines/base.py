@@ -16,10 +16,6 @@ T = TypeVar("T")
 READY_TIMEOUT_S = 30.0
 
 
-class PeerMissingError(Exception):
-    """An engine that this machine does not have; its text says what is missing."""
-
-
 class Site(ABC):
     """One site of an engine, in the process that has it.
 

@@ -16,7 +16,8 @@ import time
 from berkeleydb import db
 
 from bench.cases import SiteSpec, Written
-from bench.engines.base import READY_TIMEOUT_S, NativeSite, PeerMissingError
+from bench.child import MissingError
+from bench.engines.base import READY_TIMEOUT_S, NativeSite
 from bench.environments import LOCAL_HOST, POLL_S
 from ttserver.daemon import SWITCH_INTERVAL_S
 
@@ -40,7 +41,7 @@ class RepmgrSite(NativeSite):
     def __init__(self, spec: SiteSpec, *, nodelay: bool = False) -> None:
         super().__init__(spec)
         if not hasattr(self.env, "repmgr_start"):
-            raise PeerMissingError("the binding was built without the Replication Manager")
+            raise MissingError("the binding was built without the Replication Manager")
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._nodelay = nodelay
         self._perm_failed = 0
@@ -51,7 +52,7 @@ class RepmgrSite(NativeSite):
         try:
             local = env.repmgr_site(LOCAL_HOST, own)
         except db.DBError as error:
-            raise PeerMissingError(f"this library has no Replication Manager: {error}") from error
+            raise MissingError(f"this library has no Replication Manager: {error}") from error
         local.set_config(db.DB_LOCAL_SITE, True)
         local.set_config(db.DB_GROUP_CREATOR, self.is_master)
         local.close()

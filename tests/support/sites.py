@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 import redis
@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from replication.journal_line import Line
 from storage.users import ADMINISTRATOR, UserRecord, new_record
+from ttserver.address import Address
 from ttserver.demo.ports import reserved
 from ttserver.demo.site import SiteError, SiteProcess
 from ttserver.init import Role, make_plan, write
@@ -59,6 +60,12 @@ def administrator() -> UserRecord:
     return new_record(ADMINISTRATOR, PASSWORD, "administrator")
 
 
+class Remote(Protocol):
+    """Another site, ours or a native one."""
+
+    replication: Address
+
+
 class Site(SiteProcess):
     """A site with its ports, its clients, and ways to harm it.
 
@@ -82,7 +89,7 @@ class Site(SiteProcess):
 
     # -- its files
 
-    def init(self, role: Role, *remotes: "Site", priority: int | None = None) -> None:
+    def init(self, role: Role, *remotes: "Remote", priority: int | None = None) -> None:
         """Make its HOME with the code of `ttserver init`; the password is PASSWORD."""
         addresses = [str(remote.replication) for remote in remotes]
         plan = make_plan(self.home, role, str(self.replication), addresses, priority)

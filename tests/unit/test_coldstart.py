@@ -75,6 +75,17 @@ ROWS = [
     Row("a master is followed", OWN, (MASTER,), Start.FOLLOW, "is master", master=A),
     Row("an empty site follows", NEW, (MASTER,), Start.FOLLOW, "is master", master=A),
     Row("a native group is joined", NEW, (NATIVE,), Start.FOLLOW, "native site"),
+    Row("a native site votes", OWN, (NATIVE,), Start.ELECT, "votes with it"),
+    Row("not for priority 0", replace(OWN, priority=0), (NATIVE,), Start.FOLLOW, "whoever leads"),
+    Row("not for an emptied site", EMPTY, (NATIVE,), Start.FOLLOW, "native site"),
+    Row(
+        "not for one that lacks what is acknowledged",
+        OWN,
+        (NATIVE, says(C, stable=LSN(1, 5001))),
+        Start.FOLLOW,
+        "whoever leads",
+        members=(A, C),
+    ),
     Row(
         "a member passes the wish to join on to its master",
         replace(NEW, priority=0),
