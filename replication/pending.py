@@ -156,8 +156,12 @@ class Pending:
                     self._reached.pop(policy, None)  # computed when it is needed
                     continue
                 reached = self._reached[policy] = self._compute(policy)
-                if reached is None:
+                if reached is None or queue[0].lsn > reached:
                     continue
+                if (why := self.cut_off()) is not None:
+                    # It stood still: this was said before, and is read only now.
+                    self.refuse(why)
+                    return
                 while queue and queue[0].lsn <= reached:
                     self._ok(queue.popleft())
 
@@ -187,9 +191,11 @@ class Pending:
                 if not expired:
                     continue
                 self._queues[policy] = deque(w for w in queue if w.deadline_s > now_s)
-                lesser = policy_lsn(
-                    policy_after_timeout(policy), self._sites(), two_site_strict=self._strict
-                )
+                lesser = None
+                if self.cut_off() is None:
+                    lesser = policy_lsn(
+                        policy_after_timeout(policy), self._sites(), two_site_strict=self._strict
+                    )
                 for waiting in expired:
                     if lesser is not None and waiting.lsn <= lesser:
                         self._ok(waiting)

@@ -183,6 +183,37 @@ class TestGeneration:
         assert group.table.acked(0) is None
 
 
+class TestCutOff:
+    def test_an_acknowledgement_that_is_read_too_late_confirms_nothing(self) -> None:
+        # The process stood still, and others may have elected another master meanwhile.
+        group = Group(True, True)
+        group.write(100)
+        group.write(200, P.ALL)
+        group.pending.cut_off = lambda: "this master is cut off"
+        group.ack(0, 100)
+        assert not group.ok
+        assert list(group.failed) == [100, 200]
+        assert group.failed[100].startswith("this master is cut off; ")
+        assert group.pending.stable == LSN(0, 0)
+
+    def test_nor_does_the_lesser_policy_at_the_time_out(self) -> None:
+        group = Group(True, True)
+        group.write(100, P.ALL_AVAILABLE, deadline_s=1.0)
+        group.ack(0, 100)
+        group.pending.cut_off = lambda: "this master is cut off"
+        group.pending.expire(1.0)
+        assert list(group.failed) == [100]
+
+    def test_afterwards_it_confirms_again(self) -> None:
+        group = Group(True)
+        group.pending.cut_off = lambda: "this master is cut off"
+        group.write(100)
+        group.pending.cut_off = lambda: None
+        group.write(200)
+        group.ack(0, 200)
+        assert group.ok == [200]
+
+
 class TestTimeOut:
     def test_it_names_who_is_missing(self) -> None:
         group = Group(True, True)
