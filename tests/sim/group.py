@@ -17,19 +17,19 @@ from unittest.mock import patch
 
 from berkeleydb import db
 
-from replication.acknowledge import Acknowledger
 from replication.bodies import SiteAddress
+from replication.link import Link
 from replication.messages import AckPolicy
 from replication.phase import Phase
-from replication.wire import LSN, Frame
+from replication.wire import ACK_FRAME_BYTES, LSN, Frame, last_ack
 from tests.sim.agenda import Agenda
 from tests.sim.installed import installed
-from tests.sim.invariants import Invariants, Write
+from tests.sim.invariants import Invariants, View, Write
 from tests.sim.log import Log
 from tests.sim.nemesis import Nemesis, Pair
 from tests.sim.network import Network
 from tests.sim.plan import LOG_FILE_BYTES, Plan
-from tests.sim.process import FLUSH_S, Process
+from tests.sim.process import FLUSH_S, Process, Vote
 from tests.sim.region import Disk, Sync
 from tests.sim.transcript import Transcript
 
@@ -44,6 +44,8 @@ IDLE_WRITE_EVERY_S: Final = (
 UPKEEP_EVERY_S: Final = 4.0
 COMPARE_EVERY_S: Final = 0.5
 LAST_WRITES: Final = 5
+WRITES_AT_A_STOP: Final = 5
+STOP_DELAY_S: Final = 0.005
 LISTING_S: Final = 0.5  # what it may take to list what a roll-back undoes
 OPERATOR_AFTER_S: Final = 5.0  # how long a site has to wait before somebody reads why
 _EVENTS: Final = {
@@ -65,6 +67,7 @@ class Site:
     waiting_since_s: float | None = None
     permitted: LSN | None = None
     listing: bool = False
+    vote: Vote | None = None
 
     @property
     def running(self) -> Process | None:
@@ -307,8 +310,8 @@ class Group:
             return
         self.fault(f"the operator wipes {site.name.host}: {manager.core.why}")
         site.waiting_since_s = None
-        process.kill(powered=True)
-        site.process = None
+        self._end(site, powered=True)
+        site.vote = None  # it goes with the files
         site.disk = Disk(Log(LOG_FILE_BYTES))
         self.invariants.logs[site.name] = site.disk.log
         memory = self.memories.get(site.memory_path)
@@ -390,19 +393,28 @@ class Group:
     def library_said(self, process: Process, event: int) -> None:
         region = process.env.region
         if event == db.DB_EVENT_REP_MASTER:
-            self.invariants.master_began(process.name, region.generation)
+            now_s = self.agenda.now()
+            self.invariants.master_began(process.name, region.generation, now_s)
+        elif event == db.DB_EVENT_REP_ELECTED:
+            env = process.env
+            self.invariants.elected(process.name, env.votes.won_with, env.voters)
         text = f"{process.name.host:3} library: {_EVENTS.get(event, event)} {region.generation}"
         self.transcript.line(self.agenda.now(), text, told=False)
 
     def confirmed(self, process: Process, token: Any, shortfall: str | None) -> None:
         write: Write = token
-        manager = process.manager
-        assert manager is not None, "it answers"
-        members = len(manager.core.members()) + 1
         outcome = "OK" if shortfall is None else f"not OK: {shortfall}"
         text = f"{process.name.host:3} answers {write.key.decode()} {outcome}"
         self.transcript.line(self.agenda.now(), text, told=False)
-        self.invariants.answered(write, ok=shortfall is None, members=members)
+        self.invariants.answered(write, self._view(process) if shortfall is None else None)
+
+    def _view(self, process: Process) -> View:
+        manager = process.manager
+        assert manager is not None, "it answers"
+        members = manager.core.membership
+        assert members is not None, "it leads a group"
+        others = members.others(process.name)
+        return View(others, process.host.heard_s, self.agenda.now())
 
     def would_roll_back(self, process: Process, lsn: LSN) -> None:
         """List what is undone, then open the environment again, as the engine does."""
@@ -433,30 +445,31 @@ class Group:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Look at every acknowledgement before it leaves."""
-        send = Acknowledger.send
+        """Look at every acknowledgement as it leaves, whatever sent it."""
+        write = Link.write
 
-        def watched(acks: Acknowledger, generation: int, lsn: LSN) -> None:
-            process = self._process_of(acks)
-            if process is not None and acks._links and not acks._held.holding:
-                self.invariants.acknowledges(
-                    process.name,
-                    generation,
-                    lsn,
-                    votes=process.env.vote_is_out,
-                    flushes=process.flushes,
-                )
-            send(acks, generation, lsn)
+        def watched(link: Link, frame: bytes) -> None:
+            acked = last_ack(frame) if len(frame) == ACK_FRAME_BYTES else None
+            if acked is not None:
+                self._acknowledges(link, *acked)
+            write(link, frame)
 
-        with patch.object(Acknowledger, "send", watched):
+        with patch.object(Link, "write", watched):
             yield
 
-    def _process_of(self, acks: Acknowledger) -> Process | None:
-        for site in self.sites.values():
-            process = site.process
-            if process is not None and process.acknowledger is acks:
-                return process
-        return None
+    def _acknowledges(self, link: Link, generation: int, lsn: LSN) -> None:
+        running = [site.process for site in self.sites.values() if site.process is not None]
+        process = next(each for each in running if each.loop.loop is link.loop)
+        self.invariants.acknowledges(
+            process.name,
+            generation,
+            lsn,
+            votes=process.env.vote_is_out,
+            flushes=process.flushes,
+        )
+
+    def applied_while_voting(self, process: Process) -> None:
+        self.fail(f"{process.name.host} applies log while its vote is out")
 
     # -- what is done to it ------------------------------------------------------------------------
 
@@ -492,8 +505,17 @@ class Group:
         self.network.reset_links(one, two)
 
     def stop(self, site: SiteAddress, seconds: float) -> None:
-        if (process := self.sites[site].process) is not None:
+        process = self.sites[site].process
+        if process is None:
+            return
+        if not process.takes_writes:
             process.stop_for(seconds)
+            return
+        # In the middle of its work: what it waits for comes in while it stands still.
+        for _ in range(WRITES_AT_A_STOP):
+            self._write_at(site)
+        delay_s = STOP_DELAY_S * self._crash_dice.random()
+        self.agenda.call_later(delay_s, lambda: process.stop_for(seconds))
 
     def slow_disk(self, site: SiteAddress, seconds: float) -> None:
         if (process := self.sites[site].process) is not None:
@@ -516,14 +538,20 @@ class Group:
             self,
             durability=self.plan.durability,
             permitted=site.permitted,
+            vote=site.vote,
         )
+
+    def _end(self, site: Site, *, powered: bool) -> None:
+        process = site.process
+        assert process is not None, "it runs"
+        process.kill(powered=powered)
+        site.process, site.vote = None, process.env.vote
 
     def crash(self, name: SiteAddress, *, power: bool) -> None:
         site = self.sites[name]
         if site.process is None:
             return
-        site.process.kill(powered=not power)
-        site.process = None
+        self._end(site, powered=not power)
         log = site.disk.log
         had = [w for w in self.invariants.writes if w.record and w.is_on_disk(log, flushed=False)]
         lost = log.crash(self._crash_dice, power=power)
@@ -540,8 +568,7 @@ class Group:
 
         def down() -> None:
             if site.process is process:
-                process.kill(powered=True)
-                site.process = None
+                self._end(site, powered=True)
                 then()
                 if self._phase != "safety":
                     self.start(name)  # it was on its way down when the faults stopped

@@ -7,6 +7,9 @@
 5.  No acknowledgement leaves a site whose vote is out.
 6.  A write is answered once.
 7.  Sites in step with one master have the same log.
+8.  No log is applied while this site's vote is out.
+9.  Whoever is elected has the votes of a majority.
+10. A master that is cut off from the majority answers nothing OK later than `fence_s` after that.
 
 A write that only sites without `durability sync` held, and that a crash took from one of them, may
 be lost (docs/ARCHITECTURE.md, "What can be lost when").
@@ -14,17 +17,21 @@ be lost (docs/ARCHITECTURE.md, "What can be lost when").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from replication.bodies import SiteAddress
-from replication.messages import AckPolicy
+from replication.membership import Member
+from replication.messages import AckPolicy, SiteStatus
 from replication.wire import LSN, LSN_ZERO
 from tests.sim.library import KEYS_FILE
 from tests.sim.log import Log, Record
 from tests.sim.plan import Plan
 
+# The master looks every 0.05 s, and takes a standstill of 0.5 s for none.
+FENCE_SLACK_S: Final = 0.7
+FENCE_SITES_MIN: Final = 3
 COMPARED_RECORDS: Final = 40  # of the end of each log, each time; everything at the end of a run
 
 
@@ -63,6 +70,21 @@ class Write:
         return not flushed or self.record.lsn < log.flushed
 
 
+@dataclass(frozen=True)
+class View:
+    """What a master knows as it answers.
+
+    Args:
+        others: the other members.
+        heard_s: when something of each other site came in last.
+        now_s: the time.
+    """
+
+    others: Sequence[Member]
+    heard_s: Mapping[SiteAddress, float]
+    now_s: float
+
+
 @dataclass
 class Invariants:
     """See the module's text.
@@ -70,7 +92,6 @@ class Invariants:
     Args:
         plan: the group.
         logs: of all sites.
-        members: how many sites the group has by its own list.
         broken: told what was broken; the run ends there.
     """
 
@@ -80,6 +101,7 @@ class Invariants:
     masters: dict[int, SiteAddress] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
     stable: LSN = LSN_ZERO
+    _began_s: dict[int, float] = field(default_factory=dict)
     _acked: dict[SiteAddress, tuple[int, LSN]] = field(default_factory=dict)
 
     @property
@@ -96,8 +118,9 @@ class Invariants:
 
     # -- masters and their answers -----------------------------------------------------------------
 
-    def master_began(self, site: SiteAddress, generation: int) -> None:
+    def master_began(self, site: SiteAddress, generation: int, now_s: float) -> None:
         """The library made a site master."""
+        self._began_s[generation] = now_s
         other = self.masters.setdefault(generation, site)
         if other != site:
             self.broken(f"{site.host} and {other.host} are both master of generation {generation}")
@@ -111,19 +134,29 @@ class Invariants:
                     f" {_names(lost)}, answered OK"
                 )
 
+    def elected(self, site: SiteAddress, votes: int, members: int) -> None:
+        """A site won an election.
+
+        Args:
+            votes: for it, its own included.
+            members: how many sites the group had by its list when it called the election.
+        """
+        if votes <= members // 2:
+            self.broken(f"{site.host} is elected with {votes} of {members} votes")
+
     def _misses(self, write: Write, site: SiteAddress) -> bool:
         return not write.is_in(self.logs[site])
 
-    def answered(self, write: Write, *, ok: bool, members: int) -> None:
+    def answered(self, write: Write, view: View | None) -> None:
         """A master answered a write.
 
         Args:
-            members: how many sites the group has.
+            view: what it knew when it answered OK; None: it answered something else.
         """
         if write.answered:
             self.broken(f"write {write.key.decode()} was answered twice")
-        write.answered, write.ok = True, ok
-        if not ok:
+        write.answered, write.ok = True, view is not None
+        if view is None:
             return
         master = self.masters.get(write.generation)
         if master != write.site:
@@ -131,7 +164,8 @@ class Invariants:
                 f"{write.site.host} answered {write.key.decode()} OK in generation"
                 f" {write.generation}, whose master is {master.host if master else 'nobody'}"
             )
-        self._check_held(write, members)
+        self._check_held(write, view.others)
+        self._check_reach(write, view)
         if self._promises and not write.weakened:
             for generation, later in self.masters.items():
                 if generation > write.generation and self._misses(write, later):
@@ -143,24 +177,41 @@ class Invariants:
         assert write.record is not None, "it was committed"
         self.stable = max(self.stable, write.record.lsn)
 
-    def _check_held(self, write: Write, members: int) -> None:
+    def _check_held(self, write: Write, members: Sequence[Member]) -> None:
+        """Enough others hold it: counted anew here, from what is on their disks."""
         holders = {
             site for site, log in self.logs.items() if write.is_on_disk(log, flushed=self._flushed)
         }
         if write.site not in holders and not write.weakened:
             self.broken(f"{write.site.host} answered {write.key.decode()} OK and does not hold it")
-        others = holders - {write.site}
-        peers = [site for site in others if self.priority(site)]
-        electable = sum(1 for s in self.logs if s != write.site and self.priority(s))
+        copies = [m for m in members if m.status is not SiteStatus.ADDING]
+        counting = [m for m in copies if m.status is SiteStatus.PRESENT]
+        others = {member.address for member in counting} & holders
+        have, needed = len(others), min(1, len(copies))
         if self.plan.policy is AckPolicy.QUORUM:
-            needed, have = min((members - 1) // 2, electable), len(peers)
-        else:
-            needed, have = 1, len(others)
+            have = sum(1 for site in others if self.priority(site))
+            electable = {m.address for m in copies if self.priority(m.address)}
+            needed = 0 if electable <= holders else len(members) // 2
         if have < needed and not write.weakened:
             names = ", ".join(sorted(site.host for site in others)) or "nobody"
             self.broken(
                 f"{write.site.host} answered {write.key.decode()} OK: {needed} sites must hold it"
                 f" besides, {names} of any priority do"
+            )
+
+    def _check_reach(self, write: Write, view: View) -> None:
+        """It heard, not long ago, from enough others to make a majority with them."""
+        rivals = any(self.priority(member.address) for member in view.others)
+        fence_s = self.plan.fence_s
+        if not fence_s or not rivals or len(view.others) + 1 < FENCE_SITES_MIN:
+            return
+        needed = (len(view.others) + 1) // 2
+        heard_s = sorted((view.heard_s.get(m.address, 0.0) for m in view.others), reverse=True)
+        since_s = max(heard_s[needed - 1], self._began_s.get(write.generation, 0.0))
+        if view.now_s > since_s + fence_s + FENCE_SLACK_S:
+            self.broken(
+                f"{write.site.host} answered {write.key.decode()} OK, {view.now_s - since_s:.1f} s"
+                " after it was cut off from the majority"
             )
 
     def crashed(self, site: SiteAddress, had: Iterable[Write]) -> None:

@@ -40,10 +40,14 @@ class ProcessTime:
     def _do(self, call: Callable[[], None]) -> None:
         if not self.alive:
             return
-        if self.agenda.now() < self._stopped_until_s or self._waiting:
+        if self.is_stopped or self._waiting:
             self._waiting.append(call)
         else:
             call()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.agenda.now() < self._stopped_until_s
 
     def stop_for(self, seconds: float) -> None:
         """Do nothing for a while."""
@@ -54,7 +58,7 @@ class ProcessTime:
         """Do what waited, if the time has come."""
         if at_once:
             self._stopped_until_s = 0.0
-        if self.agenda.now() < self._stopped_until_s:
+        if self.is_stopped:
             return
         waiting, self._waiting = self._waiting, []
         for call in waiting:

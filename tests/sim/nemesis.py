@@ -62,7 +62,7 @@ class Nemesis:
             (2, self._reset),
             (1, self._slow),
             (2, self._messages),
-            (2, self._stop),
+            (3, self._stop),
             (2, self._kill),
             (1, self._power),
             (1, self._blackout),
@@ -115,7 +115,7 @@ class Nemesis:
     def _victim(self) -> SiteAddress:
         """Return a site, mostly a master."""
         masters = self._group.masters()
-        if masters and self._dice.random() < 0.5:
+        if masters and self._dice.random() < 0.6:
             return self._dice.choice(masters)
         return self._dice.choice(self._group.names)
 
@@ -197,7 +197,7 @@ class Nemesis:
 
     def _stop(self) -> None:
         site = self._victim()
-        seconds = self._dice.choice((0.3, 0.8, 1.5, 3.0, 6.0))
+        seconds = self._dice.choice((0.3, 0.8, 1.5, 3.0, 3.0, 6.0))
         self._group.fault(f"{site.host} stands still for {seconds:.1f} s")
         self._group.stop(site, seconds)
 

@@ -41,6 +41,7 @@ class Host:
         time: of the process that runs there now.
         accept: called there with a new connection; None while nobody listens.
         powered: without power it says nothing.
+        heard_s: when something of each other host came in last while its process went on.
     """
 
     name: SiteAddress
@@ -49,6 +50,7 @@ class Host:
     accept: Callable[[SimulatedSocket], None] | None = None
     powered: bool = True
     sockets: dict[int, SimulatedSocket] = field(default_factory=dict)
+    heard_s: dict[SiteAddress, float] = field(default_factory=dict)
 
 
 class SimulatedSocket:
@@ -142,6 +144,8 @@ class SimulatedSocket:
             self.break_(errno.ECONNRESET)
         else:
             self._received += data
+            if not self.time.is_stopped:
+                self.host.heard_s[self.other.host.name] = self.time.now()
         self.look()
 
     def break_(self, why: int) -> None:

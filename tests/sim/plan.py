@@ -14,6 +14,7 @@ PORT: Final = 5010
 SITES_MIN, SITES_MAX = 3, 7
 PRIORITIES: Final = (0, 1, 10, 50, 50, 100)
 ELECTION_TIMEOUT_S: Final = 2.0
+FENCES_S: Final = (2.0, 2.0, 0.0)
 LOG_FILE_BYTES: Final = 16 * 1024  # small, so that files end and go in a short run
 
 
@@ -25,12 +26,14 @@ class Plan:
         priorities: of the sites, in order; the first creates the group.
         policy: of every site.
         durability: of every site: sync, write_nosync or nosync.
+        fence_s: of every site; 0: a master that is cut off goes on.
     """
 
     seed: int
     priorities: tuple[int, ...]
     policy: AckPolicy
     durability: str
+    fence_s: float
 
     @property
     def sites(self) -> list[SiteAddress]:
@@ -60,6 +63,7 @@ class Plan:
             connection_retry_s=2.0,
             heartbeat_send_s=0.2,
             heartbeat_monitor_s=1.0,
+            fence_s=self.fence_s,
             start_wait_s=2.0,
         )
 
@@ -67,7 +71,9 @@ class Plan:
         names = " ".join(
             f"{site.host}({p})" for site, p in zip(self.sites, self.priorities, strict=True)
         )
-        return f"seed {self.seed}: {names}, acks {self.policy.name.lower()}, {self.durability}"
+        fence = f"fence {self.fence_s:g} s" if self.fence_s else "no fence"
+        acks = f"acks {self.policy.name.lower()}"
+        return f"seed {self.seed}: {names}, {acks}, {self.durability}, {fence}"
 
 
 def plan(seed: int, sites: int | None = None) -> Plan:
@@ -83,4 +89,5 @@ def plan(seed: int, sites: int | None = None) -> Plan:
     priorities[1] = priorities[1] or 10  # and somebody can take over
     policy = AckPolicy.QUORUM if dice.random() < 0.8 else AckPolicy.ONE
     durability = dice.choice(("sync", "sync", "sync", "sync", "write_nosync", "nosync"))
-    return Plan(seed, tuple(priorities), policy, durability)
+    fence_s = dice.choice(FENCES_S)
+    return Plan(seed, tuple(priorities), policy, durability, fence_s)

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from berkeleydb import db
 
-from replication.acknowledge import Acknowledger
 from replication.apply import DEFERRED_POLL_S, Applier
 from replication.bodies import SiteAddress
+from replication.held_log import LOG_AND_PAGES
 from replication.hooks import Hooks, Stoppable
 from replication.journal import Journal
 from replication.manager import Manager
@@ -55,6 +55,7 @@ class Surroundings(Protocol):
     def confirmed(self, process: Process, token: Any, shortfall: str | None) -> None: ...
     def would_roll_back(self, process: Process, lsn: LSN) -> None: ...
     def rolled_back(self, process: Process, lsn: LSN) -> None: ...
+    def applied_while_voting(self, process: Process) -> None: ...
     def spoil(self, process: Process, eid: int, frames: list[Frame]) -> list[Frame]: ...
 
 
@@ -116,12 +117,12 @@ class BlockingCall:
 
 
 @dataclass
-class _Vote:
-    """A vote of this site.
+class Vote:
+    """A vote of a site, which outlives the process that cast it.
 
     Args:
         generation: of the master that it may make.
-        ended_s: when the call that cast it returned.
+        ended_s: when the call that cast it returned, or the process died.
     """
 
     generation: int
@@ -132,28 +133,39 @@ class SiteEnv(SimulatedEnv):
     """The environment of a process; `rep_elect` sits in it, as in the library."""
 
     process: Process
-    _vote: _Vote | None = None
+    vote: Vote | None = None
+    voters = 0  # members of the group by the list here, when an election was called last
 
     @property
     def vote_is_out(self) -> bool:
         """This site's vote may still make somebody master who has not what it applies now."""
-        region, vote = self.region, self._vote
+        region, vote = self.region, self.vote
         follows = region.is_master or region.master != EID_INVALID
         if vote is None or (follows and region.generation >= vote.generation):
             return False
         return vote.ended_s is None or region.clock.now() < vote.ended_s + ELECTION_TIMEOUT_S
 
     def hold_election(self, nsites: int, nvotes: int, ended: Ended) -> None:
-        vote = _Vote(self.region.egen)
+        vote = Vote(self.region.egen)
+        self.voters = self.process.members
 
         def over(error: Exception | None) -> None:
             vote.ended_s = self.region.clock.now()
             ended(error)
 
-        new = self._vote is None or self._vote.generation < vote.generation
+        new = self.vote is None or self.vote.generation < vote.generation
         super().hold_election(nsites, nvotes, over)
         if new and self.region.disk.egen == vote.generation + 1:  # it was cast
-            self._vote = vote
+            self.vote = vote
+
+    def rep_process_message(
+        self, control: bytes, record: bytes, eid: int
+    ) -> tuple[int | None, LSN | None]:
+        votes, end = self.vote_is_out, self.disk.log.end
+        answer = super().rep_process_message(control, record, eid)
+        if votes and control[19] in LOG_AND_PAGES and self.disk.log.end > end:
+            self.process.surroundings.applied_while_voting(self.process)
+        return answer
 
     def rep_start(self, role: int) -> None:
         if role != self.region.role and self.process.commits:
@@ -310,6 +322,7 @@ class Process:
         memory_path: where it keeps the file beside its environment.
         durability: sync, write_nosync or nosync.
         permitted: where the log may be rolled back to.
+        vote: its last one of an earlier run.
         number: of the run, for names.
         agenda, network, dice, surroundings: of the simulation.
     """
@@ -327,6 +340,7 @@ class Process:
         *,
         durability: str,
         permitted: LSN | None,
+        vote: Vote | None,
     ) -> None:
         self.settings = settings
         self.number = number
@@ -341,12 +355,14 @@ class Process:
         network.hosts[settings.local] = self.host
         self.env = SiteEnv(disk, self.time, dice)
         self.env.process = self
+        self.env.vote = vote
         self.manager: Manager | None = None
         self.running = False
         self.flush_s = FLUSH_S
         self._committing = 0
         self._waiting: list[Callable[[], None]] | None = None  # while no write may begin
         self._no_checkpoints = False
+        self._accepting = False
         self._disk = disk
         self._memory_path = memory_path
         self._permitted = permitted
@@ -370,7 +386,7 @@ class Process:
             journal=cast(Journal, SimulatedJournal(self)),
             memory_path=self._memory_path,
             hooks=Hooks(
-                role_changed=lambda: None,
+                role_changed=self._role_changed,
                 handles_died=lambda: None,
                 confirmed=lambda token, shortfall: self.surroundings.confirmed(
                     self, token, shortfall
@@ -401,6 +417,17 @@ class Process:
         self.env.open()
         self.loop.create_task(self._start(manager))
 
+    def _role_changed(self) -> None:
+        """As the engine does: a master that takes no writes any more answers those that wait."""
+        manager = self.manager
+        if manager is None or not self.running:
+            return
+        leads = manager.core.is_master or manager.core.handover.keeps_clients
+        accepts = leads and manager.cut_off() is None
+        if self._accepting and not accepts:
+            manager.stop_confirming()
+        self._accepting = accepts
+
     async def _start(self, manager: Manager) -> None:
         await manager.start(Owner(self))
         self.running = True
@@ -413,6 +440,9 @@ class Process:
         """
         self.running = False
         self.time.alive = False
+        vote = self.env.vote
+        if vote is not None and vote.ended_s is None:
+            vote.ended_s = self.time.now()
         self.host.powered = powered
         for thread in self._threads:
             thread.kill()
@@ -446,9 +476,9 @@ class Process:
     # -- clients -----------------------------------------------------------------------------------
 
     @property
-    def acknowledger(self) -> Acknowledger | None:
-        """What sends its acknowledgements."""
-        return getattr(self.manager, "_acks", None)
+    def members(self) -> int:
+        """How many sites the group has by the list here."""
+        return 1 if self.manager is None else len(self.manager.core.members()) + 1
 
     @property
     def commits(self) -> bool:

@@ -1,4 +1,7 @@
-"""Simulated groups under a few seeds; `python -m tests.sim --seeds N` runs as many as asked for."""
+"""Simulated groups under a few seeds, sound and with bugs planted.
+
+`python -m tests.sim --seeds N` runs as many seeds as asked for.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,27 @@ import pytest
 
 from tests.sim.group import Group
 from tests.sim.plan import plan
+from tests.sim.plants import BY_NAME, SEEDS_MAX, seek
 
 ROOT = Path(__file__).parents[2]
-# Each once found something, as the code was then; the unit tests hold what it was.
-FOUND = {
-    13: "a master came back as none, and its followers went on believing in it",
-    73: "sites that lacked acknowledged writes did not vote for those that had them",
-    106: "a write of an earlier generation was confirmed by acknowledgements of a later one",
-    188: "a master stepped down, and its followers took its bytes for life",
-    274: "a copy under the same master was never complete",
-}
+SEEDS = range(1, SEEDS_MAX + 1)  # those with which planted bugs are looked for
 
 
-@pytest.mark.parametrize("seed", [*range(1, 9), *FOUND])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_group_keeps_its_promises_and_recovers(seed: int) -> None:
     result = Group(plan(seed)).run()
     replay = f"python -m tests.sim --seed {seed} --transcript"
     assert result.failure is None, f"{result.failure}; replay it with `{replay}`"
     assert result.ok, "some writes were answered OK"
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_planted_bug_is_caught(name: str) -> None:
+    planted = BY_NAME[name]
+    found = seek(planted, SEEDS)
+    assert found is not None, f"no seed of {SEEDS} caught it: {planted.bug}"
+    assert found.failure is not None
+    assert planted.catches(found.failure), f"something else: {found.failure}"
 
 
 def test_a_seed_replays_bit_by_bit() -> None:

@@ -51,11 +51,16 @@ class Votes:
     Args:
         region: shared with the other parts.
         request_again: asks for the log that was skipped meanwhile.
+
+    Attributes:
+        won: until rep_start makes this site master.
+        won_with: votes for it when it won last.
     """
 
     def __init__(self, region: Region, request_again: Callable[[], None]) -> None:
         self.stage = Stage.NONE
-        self.won = False  # until rep_start makes it master
+        self.won = False
+        self.won_with = 0
         self._region = region
         self._request_again = request_again
         self._tallying = False
@@ -194,8 +199,12 @@ class Votes:
         return self._best.eid == self._region.settings.eid
 
     def _win(self) -> None:
-        self.won = True
+        self.note_votes()
         self.fire_elected(self._region.egen)
+
+    def note_votes(self) -> None:
+        """Remember with how many votes this site won."""
+        self.won_with = len(self._votes)
 
     def fire_elected(self, egen: int) -> None:
         """Say once an egen that this site won."""
@@ -325,7 +334,7 @@ class _Call:
             self._fail()
 
     def _win(self) -> None:
-        self._votes.won = True
+        self._votes.note_votes()
         self._votes.done()
         self._out(None, elected=True)
 
