@@ -16,11 +16,12 @@ Source: Redis, "RESP protocol specification".
 
 from collections import deque
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
 ERROR_BYTES_MAX: Final = 1000  # an error quotes what the client sent, but not all of it
-NAMES_KEPT: Final = 1024  # of fields, encoded
+KEPT: Final = 1024  # names and short texts, encoded
+SHORT_CHARS: Final = 12
 
 Value: TypeAlias = Any  # one of the above; a recursive union would only slow mypy down
 
@@ -113,14 +114,14 @@ def _append(out: list[bytes], value: Value, protocol: int) -> None:
                 _append(out, item, protocol)
     elif kind is dict:
         out.append(b"%%%d\r\n" % len(value) if protocol == 3 else b"*%d\r\n" % (2 * len(value)))
+        scalar = _SCALARS[protocol]
         for name, item in value.items():
-            # The rows of a list have the same few names, and texts in most places.
-            if type(name) is str:
-                out.append(_name(name))
-            else:
-                _append(out, name, protocol)
-            if type(item) is str:
-                out.append(_text(item))
+            out.append(_short(name) if type(name) is str else encode(name, protocol))
+            kind = type(item)
+            if kind is str:
+                out.append(_short(item) if len(item) <= SHORT_CHARS else _text(item))
+            elif kind in _SCALAR:
+                out.append(scalar(item))
             else:
                 _append(out, item, protocol)
     elif kind in _PLAIN:
@@ -134,7 +135,8 @@ def _text(text: str) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
-_name: Final = lru_cache(maxsize=NAMES_KEPT)(_text)
+# The rows of a list have the same few names, and mostly the same words and small numbers.
+_short: Final = lru_cache(maxsize=KEPT)(_text)
 
 
 def _rare(value: Value, protocol: int) -> bytes:
@@ -161,6 +163,12 @@ def _rare(value: Value, protocol: int) -> bytes:
 
 
 _PLAIN: Final = frozenset({bytes, int, Simple, CommandError, type(None)})
+_SCALAR: Final = frozenset({int, bool, type(None)})
+# As keys True and 1 are the same, but for `typed`.
+_SCALARS: Final = {
+    protocol: lru_cache(maxsize=KEPT, typed=True)(partial(encode, protocol=protocol))
+    for protocol in (2, 3)
+}
 
 
 class Slot:
