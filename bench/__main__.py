@@ -12,7 +12,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from bench import failover, log_shipping, machine
+from bench import catalog, failover, log_shipping, machine
 from bench.cases import Case
 from bench.child import ChildFailedError
 from bench.engines import NAMES
@@ -140,6 +140,44 @@ def failover_command(
     failover.print_report(console, report)
     if json_file is not None:
         failover.write_json(json_file, report)
+    if report.failures():
+        raise typer.Exit(1)
+
+
+@app.command("catalog")
+def catalog_command(
+    sizes: Annotated[
+        str, typer.Option(help="numbers of volumes, each with ten records of history")
+    ] = "1000,100000",
+    operations: Annotated[int, typer.Option(min=10, help="how often each is timed")] = 1000,
+    cache: Annotated[int, typer.Option(min=8, help="of the database, MiB")] = 256,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="where the vaults go", file_okay=False)
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write all results")] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="a small size: checks answers, not speed")
+    ] = False,
+) -> None:
+    """Time the tape catalog: volumes looked at, moved, listed, and their history."""
+    console = Console(width=None if Console().is_terminal else REPORT_COLUMNS)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as place:
+        plan = catalog.Plan(
+            sizes=(300,) if smoke else _numbers(sizes, "--sizes"),
+            operations=20 if smoke else operations,
+            cache_mib=cache,
+            directory=place,
+        )
+        try:
+            with console.status("measuring the disk") as status:
+                report = catalog.run(plan, machine.describe(Path(place)), status.update)
+        except (SiteError, OSError) as error:
+            console.print(f"failed: {error}", style="red", markup=False)
+            raise typer.Exit(1) from error
+    print_machine(console, report.machine)
+    catalog.print_report(console, report)
+    if json_file is not None:
+        catalog.write_json(json_file, report)
     if report.failures():
         raise typer.Exit(1)
 

@@ -52,6 +52,29 @@ def test_failover_loses_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
+def test_catalog_answers_right(tmp_path: Path) -> None:
+    report_file = tmp_path / "report.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench", "catalog", "--smoke", "--dir", str(tmp_path)),
+            *("--json", str(report_file)),
+        ],
+        check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SMOKE_TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = json.loads(report_file.read_bytes())["results"]
+    assert (result["volumes"], result["history"], result["wrong"]) == (300, 3000, [])
+    both = {"get", "history", "move", "confirm", *(f"page: {name}" for name in result["rows"])}
+    assert set(result["client"]) == both | {"set", "ping", "ping beside pages"}
+    assert set(result["work"]) == both | {"commit"}
+    assert all(rows > 0 for rows in result["rows"].values())
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
 def test_smoke_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:
     report_file, picture = tmp_path / "report.json", tmp_path / "report.png"
 
