@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 
 DEADLINE_S = 90.0
 MORE = 30
+ROWS = 20_000
 
 
 @pytest.fixture
@@ -148,3 +153,44 @@ def test_a_list_that_loses_its_site_says_so(group: list[Site]) -> None:
         with pytest.raises(Unreachable, match=f"server {three.clients} cannot be reached"):
             list(rows)
         assert len(list(client.scan("key*"))) == 1200
+
+
+def test_a_load_by_tt_goes_on_with_the_new_master(group: list[Site], tmp_path: Path) -> None:
+    one = group[0]
+    with Client(servers(group), deadline_s=DEADLINE_S) as client:
+        client.customer_add("US04")
+        client.media_add("US04.LTO", description="tapes")
+        client.repository_add("US04.LTO.LIBR", description="library")
+        rows = "".join(f"{number:06d}L6,LIBR\n" for number in range(ROWS))
+        path = tmp_path / "volumes.csv"
+        path.write_text(f"volume,repository\n{rows}")
+        load = ("load", str(path), "--customer", "US04", "--media", "LTO", "--json")
+        process = tt(group, *load)
+        try:
+            wait_for("some are there", lambda: client.volume_count() > ROWS // 10)
+            one.kill()
+            out, err = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
+            process.wait()
+        assert (process.returncode, err) == (0, ""), err
+        loaded = json.loads(out)
+        assert loaded["added"] + loaded["there"] == ROWS
+        assert loaded["bad"] == []
+        wait_for("all of them", lambda: client.volume_count() == ROWS)
+        # Each once, whatever was sent again.
+        assert all(record.what == "add" for record in client.volume_history("US04.LTO.00?000L6"))
+    again = tt(group, *load)
+    out, err = again.communicate(timeout=DEADLINE_S)
+    assert again.returncode == 0, err
+    assert json.loads(out)["there"] == ROWS
+
+
+def tt(group: list[Site], *arguments: str) -> subprocess.Popen[str]:
+    """Begin a command of `tt` that knows all sites."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ttserver.tt", "-S", servers(group), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.integration.client_port import DEADLINE_S, ServedPort, served_port
 from tests.support.catalog_client import TREE, USERS, add_users
@@ -115,6 +117,14 @@ def real(tmp_path: Path) -> Iterator[ServedPort]:
     with served_port(home, "real") as served:
         prepare(served)
         yield served
+
+
+@pytest.fixture(autouse=True)
+def no_log() -> Iterator[None]:
+    """The server in this process writes nothing between what pytest shows."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
 
 
 def prepare(served: ServedPort) -> None:

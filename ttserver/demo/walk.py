@@ -7,11 +7,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ttserver.client.errors import ServerError
 from ttserver.demo.group import Group
 from ttserver.demo.site import DEADLINE_S, LOOK_S, SiteError, SiteProcess
 from ttserver.summary import one_line
 from ttserver.tt import sample
-from ttserver.tt.session import Refusal, Session
+from ttserver.tt.session import Session
 
 FIRST = "US04.LTO.000000L6"
 MOVED = 5  # tapes
@@ -149,7 +150,7 @@ class Walk:
         with closing(self.group.session(self.group.replicant)) as session:
             try:
                 session.write("VOLUME.MOVE", FIRST, "RACK")
-            except Refusal as refusal:
+            except ServerError as refusal:
                 if refusal.code != "READONLY" or str(master) not in str(refusal):
                     raise SiteError(f"the refusal does not name {master}: {refusal}") from refusal
                 return f"refused: {refusal.code} {refusal}"
@@ -197,7 +198,7 @@ def _write(session: Session, *command: object) -> None:
     """Have something written; a busy replicant may confirm it too late, and has it later."""
     try:
         session.write(*command)
-    except Refusal as refusal:
+    except ServerError as refusal:
         if refusal.code != "PERMFAILED":
             raise
 

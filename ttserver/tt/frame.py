@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ttserver.client.errors import ClientError, OutcomeUnknown
 from ttserver.errors import ConfigurationError
 from ttserver.render import console
 from ttserver.server_string import find_servers
-from ttserver.tt.session import Command, Refusal, Session
+from ttserver.tt.session import Command, Session
 
 EXIT_FAILED: Final = 1
 PIPE_WIDTH: Final = 1000
@@ -278,10 +279,13 @@ def for_each(
     """
     done: list[Any] = []
     failed = 0
-    for answer in session.write_all(command(name) for name in names):
-        if isinstance(answer, Refusal):
+    answers = session.write_all(command(name) for name in names)
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, ClientError):
             failed += 1
-            complain(str(answer), answer.hint if len(names) == 1 else None)
+            # The server's words name it; those of a lost connection do not.
+            text = f"{name}: {answer}" if isinstance(answer, OutcomeUnknown) else str(answer)
+            complain(text, answer.hint if len(names) == 1 else None)
         else:
             done.append(answer)
     return done, failed

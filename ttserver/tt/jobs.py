@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ttserver.client.calls import JOB_TIMEOUT_S
 from ttserver.tt.frame import (
     CsvOption,
     DryRunOption,
@@ -74,7 +75,7 @@ def _expire(
     words = [*options(on=on, match=filter_), *(["DRYRUN"] if dry_run else [])]
     with session_of(ctx, server) as session:
         ask = session.read if dry_run else session.write
-        answer = ask("EXPIRE", *words)
+        answer = ask("EXPIRE", *words, timeout_s=JOB_TIMEOUT_S)
     _report(answer, as_json=as_json, as_csv=as_csv, done=f"expired on {answer['on']}")
 
 
@@ -96,7 +97,7 @@ def _reconcile(
     words = [*(["DRYRUN"] if dry_run else []), "IDS", *scanned]
     with session_of(ctx, server) as session:
         ask = session.read if dry_run else session.write
-        answer = ask("RECONCILE", repository, *words)
+        answer = ask("RECONCILE", repository, *words, timeout_s=JOB_TIMEOUT_S)
     done = f"{repository} compared with {answer['scanned']} scanned"
     _report(answer, as_json=as_json, as_csv=as_csv, done=done)
 

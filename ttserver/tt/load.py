@@ -10,7 +10,6 @@ import csv
 import io
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ttserver.client.base import BATCH
+from ttserver.client.errors import ClientError, NotNow, OutcomeUnknown
 from ttserver.errors import ConfigurationError
 from ttserver.render import console
 from ttserver.tt.frame import (
@@ -36,7 +37,7 @@ from ttserver.tt.frame import (
     print_json,
     session_of,
 )
-from ttserver.tt.session import Refusal, Session
+from ttserver.tt.session import Session
 
 # Columns, and the option of VOLUME.ADD each becomes.
 COLUMNS: Final[Mapping[str, str]] = {
@@ -51,9 +52,10 @@ COLUMNS: Final[Mapping[str, str]] = {
 }
 NAMES: Final = ("customer", "media", "volume")
 NO_DATE: Final = "1970-01-01"  # what other programs write when there is none
-# Whoever becomes master takes updates within less than this.
+# While the master changes some rows of a batch are left behind, or it is not known whether they
+# were added: sent again they are, or are there already. More than these, and no master comes.
 AGAIN_MAX: Final = 10
-AGAIN_PAUSE_S: Final = 0.5
+AGAIN_ROWS_MAX: Final = 2 * BATCH
 _BLANK: Final = re.compile(r"\s+")
 
 
@@ -158,9 +160,7 @@ def send_rows(
     """
     verb = "VOLUME.CHECK" if dry_run else "VOLUME.ADD"
     ask = session.read_all if dry_run else session.write_all
-    for attempt in range(AGAIN_MAX):
-        if attempt:
-            time.sleep(AGAIN_PAUSE_S)
+    for _ in range(AGAIN_MAX):
         rows = again = _send(rows, verb, ask, loaded, advance)
         if not again:
             return
@@ -263,11 +263,13 @@ def _send(
 
     for number, answer in enumerate(ask(commands())):
         row = sent[number]
-        if isinstance(answer, Refusal) and answer.code == "TRYAGAIN":
+        if isinstance(answer, NotNow | OutcomeUnknown):
             again.append(row)
+            if len(again) > AGAIN_ROWS_MAX:
+                raise answer
             continue
         advance()
-        if not isinstance(answer, Refusal):
+        if not isinstance(answer, ClientError):
             loaded.added += 1
         elif answer.code == "EXISTS":
             loaded.there += 1

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ttserver.client.errors import ClientError
 from ttserver.tt.frame import (
     Column,
     CsvOption,
@@ -21,7 +22,6 @@ from ttserver.tt.frame import (
     session_of,
     show,
 )
-from ttserver.tt.session import Refusal
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="CUSTOMER[.MEDIA[.REPOSITORY]].")]
 Filter = Annotated[str, typer.Argument(metavar="[FILTER]", help="Of names: 'US*', 'US04.LTO.*'.")]
@@ -232,7 +232,7 @@ def _delete(word: str) -> Callable[..., None]:
             for name, answer in zip(
                 names, session.write_all((f"{word}.DEL", name) for name in names), strict=True
             ):
-                if isinstance(answer, Refusal):
+                if isinstance(answer, ClientError):
                     failed += 1
                     complain(str(answer), answer.hint)
                 else:

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from ttserver import sample
+from ttserver.client.errors import ClientError
 from ttserver.errors import TtserverError
 from ttserver.tt.frame import JsonOption, ServerOption, exit_if, session_of
 from ttserver.tt.load import Loaded, progress, read_rows, send_rows, tell
-from ttserver.tt.session import Refusal, Session
+from ttserver.tt.session import Session
 
 VOLUMES = 10_000
 # It is there already; or it is written, and another site confirms it later.
@@ -74,7 +75,7 @@ def put(
                 hint="put it into a server of its own, or leave --load out and have it printed.",
             )
     for answer in session.write_all(sample.structure()):
-        if isinstance(answer, Refusal) and answer.code not in _WRITTEN:
+        if isinstance(answer, ClientError) and answer.code not in _WRITTEN:
             raise answer
     loaded = Loaded()
     lines = sample.csv_lines(sample.volumes(volumes, seed))
