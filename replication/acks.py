@@ -34,6 +34,7 @@ Programmer's Reference Guide.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -81,12 +82,24 @@ class SiteAck:
 
 
 class AckTable:
-    """The highest LSN acknowledged by each site in this site's generation."""
+    """The highest LSN acknowledged by each site in this site's generation.
 
-    __slots__ = ("_acked", "generation", "ignored_count", "recorded_count")
+    Args:
+        generation: this site's.
+        lock: held by whoever records an ack until all that follows from it is done, and by whoever
+            reads the table to replace what was derived from it. It must let its holder in again;
+            where all is done on one thread none is needed.
 
-    def __init__(self, generation: int) -> None:
+    Attributes:
+        highest: no site acknowledged more in this generation.
+    """
+
+    __slots__ = ("_acked", "generation", "highest", "ignored_count", "lock", "recorded_count")
+
+    def __init__(self, generation: int, lock: AbstractContextManager[object] | None = None) -> None:
         self.generation = generation
+        self.lock = lock or nullcontext()
+        self.highest = LSN_ZERO
         self.recorded_count = 0
         self.ignored_count = 0  # acks of another generation, or older than what was known
         self._acked: dict[int, LSN] = {}
@@ -94,6 +107,7 @@ class AckTable:
     def start_generation(self, generation: int) -> None:
         """Forget everything: an LSN means nothing in another generation."""
         self.generation = generation
+        self.highest = LSN_ZERO
         self._acked.clear()
 
     def record(self, eid: int, generation: int, lsn: LSN) -> bool:
@@ -102,6 +116,7 @@ class AckTable:
             self.ignored_count += 1
             return False
         self._acked[eid] = lsn
+        self.highest = max(self.highest, lsn)
         self.recorded_count += 1
         return True
 

@@ -218,7 +218,7 @@ class Applier:
     def lend(self, link: Link) -> None:
         """Have a link read here, once all it brought so far is applied. *Thread:* the loop."""
         # Not while this thread is busy: it may be for long, and the loop hears more than log.
-        if self._waiting and link.lend():
+        if self._waiting and link.lend(self._direct):
             self._lending.append(link)
             self._wake()
 

@@ -117,6 +117,10 @@ class Bridge:
         self._all = tuple(by_eid.values())
         self._links = tuple(other for eid, other in by_eid.items() if eid not in self._witnesses)
 
+    def links(self) -> tuple[Link, ...]:
+        """The links that carry the log. *Thread:* any."""
+        return self._links
+
     def set_peer(self, eid: int, link: Link | None) -> None:
         """Ask this site for what any site may answer, from now on; None: the master.
 

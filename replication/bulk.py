@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from replication import wire
 from replication.messages import LOG_RECORD_MEMBERSHIP, RepType
 
 _ENTRY: Final = struct.Struct(">4I")
@@ -39,12 +38,15 @@ def count(block: bytes) -> int:
 def announces_membership_change(control: bytes, rec: bytes) -> bool:
     """Tell whether a native master announces a new site list in this log record, or block of them.
 
+    The record is inside the transaction: read the membership database again only after the
+    transaction's permanent message was applied.
+
     Args:
-        control: the message's control part.
+        control: the control part of a LOG or BULK_LOG message.
         rec: its other part.
     """
     if control[19] != _BULK_LOG:
-        return wire.announces_membership_change(control, rec)
+        return rec.startswith(_MEMBERSHIP)
     if _MEMBERSHIP not in rec:
         return False  # the usual case, and quick
     return any(rec[at : at + min(size, 4)] == _MEMBERSHIP for at, size in entries(rec))

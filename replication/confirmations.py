@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from replication.ack_words import Advice, advise
 from replication.acks import AckTable, SiteAck
+from replication.core import Core
 from replication.hub import later
 from replication.messages import AckPolicy
 from replication.pending import Pending, Waiting
@@ -35,7 +37,8 @@ class Confirmations:
     def __init__(
         self, settings: GroupSettings, confirmed: Callable[[Any, str | None], None]
     ) -> None:
-        self.table = AckTable(0)
+        # Reentrant: what is told of a released write may look at the rest.
+        self.table = AckTable(0, threading.RLock())
         self.roster = Roster(self.table)
         self.pending = Pending(
             self.table, self.roster.sites, confirmed, two_site_strict=settings.two_site_strict
@@ -71,6 +74,25 @@ class Confirmations:
         self.pending.add(Waiting(generation, lsn, chosen, deadline_s, token, writes))
         if timeout_s is not None and timeout_s < EXPIRED_EVERY_S:
             later(self._loop, self._expire_at, deadline_s)
+
+    def acked(self, eid: int, generation: int, lsn: LSN) -> bool:
+        """Take an ack and release what it permits; returns whether the site got further by it.
+
+        *Thread:* any.
+        """
+        with self.table.lock:
+            further = self.table.record(eid, generation, lsn)
+            if further:
+                self.roster.acked(eid, lsn)
+                self.pending.acked()
+        return further
+
+    def begin(self, generation: int, core: Core) -> None:
+        """This site is master of that generation now: its writes can be confirmed."""
+        with self.table.lock:
+            self.pending.begin(generation)
+            self.roster.rebuild(core)
+            self.pending.sites_changed()
 
     def _expire_at(self, deadline_s: float) -> None:
         self._loop.call_at(deadline_s, lambda: self.pending.expire(self._loop.time()))

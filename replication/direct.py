@@ -42,8 +42,8 @@ class DirectReader:
     @property
     def any_lent(self) -> bool:
         """Whether `wait` has to be used to learn of everything."""
-        if self._poll is not None and not all(link.is_lent for link in self._links):
-            self._links = [link for link in self._links if link.is_lent]
+        if self._poll is not None and not all(link.is_lent(self) for link in self._links):
+            self._links = [link for link in self._links if link.is_lent(self)]
             self._poll = None
         return bool(self._links)
 
@@ -81,7 +81,7 @@ class DirectReader:
                     os.eventfd_read(self._bell)
                 return None
         for link in self._links:
-            frames = link.read_borrowed(_cut)
+            frames = link.read_borrowed(self, _cut)
             if frames:
                 return link.eid, frames
         return None

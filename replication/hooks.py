@@ -39,7 +39,7 @@ class Hooks:
         handles_died: databases must be opened again.
         confirmed: (token, None) when a write's policy held, (token, text) when it did not.
             *Thread:* any.
-        acked: a site acknowledged more than before.
+        acked: a site acknowledged more than before. *Thread:* any.
         permanent: (LSN) a permanent record was written. *Thread:* the one that commits.
         panicked: the library needs recovery. *Thread:* any.
         writers: who has to stand still while the master's role is handed over.

@@ -3,8 +3,8 @@
 Reading is done by the event loop. Writing may be done by any thread: the library calls the send
 callback on whichever thread commits, and that thread puts frames into the queue and sends what the
 socket takes at once, without waiting; the loop sends the rest when the socket has room. So a frame
-needs no change of thread on its way out, and nobody ever blocks in the callback. Reading can be
-lent to another thread for a while (`lend`, see `replication.direct`).
+needs no change of thread on its way out, and nobody ever blocks in the callback. Another thread
+can read for a while (`lend`, see `replication.direct`; `borrow`, see `replication.ack_reader`).
 
 The queue is bounded by what the others do about it: a committer waits while a link is over its
 high mark, requests of a site are not served while its own are (see `replication.bridge`).
@@ -20,11 +20,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from math import inf
+from typing import Final, TypeVar
 
 from replication.peer import Peer
-from replication.wire import Frame
 
-READ_BYTES = 256 * 1024
+T = TypeVar("T")
+
+# From 128 KiB on the C library may map memory for each read, which costs more than the read itself.
+READ_BYTES = 64 * 1024
 SEND_BYTES_MAX = 256 * 1024  # one send call; more would only copy twice
 KEEPALIVE_IDLE_S = 5
 KEEPALIVE_INTERVAL_S = 2
@@ -33,6 +36,7 @@ KEEPALIVE_PROBES = 3
 TCP_INFO_BYTES = 104
 LAST_ACK_RECEIVED_AT = 8 + 12 * 4
 LAST_ACK_RECEIVED = struct.Struct("=I")
+_READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
 LINGER_S = 1.0  # how long a link that is over waits for the other side to close
 USER_TIMEOUT_MS = 10_000  # unacknowledged bytes for so long: the other host is gone
 
@@ -82,7 +86,7 @@ class Link:
         # without a word, and its end would never be noticed; of an epoll it sees only that
         # there is something to be looked at.
         self._watch = select.epoll()
-        self._watch.register(sock.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
+        self._watch.register(sock.fileno(), _READABLE)
         self._on_data = on_data
         self._on_closed = on_closed
         self._lock = threading.Lock()
@@ -96,8 +100,11 @@ class Link:
         self._paused = False
         self._closed = False
         self._lingering = False
-        self._lent = False
-        self._reader_lock = threading.Lock()  # held by who reads a link that can be lent
+        self._reader_lock = threading.Lock()  # held by who reads
+        self._reader: object | None = None  # who reads in place of the loop
+        self._watched = True  # the loop is told of what comes
+        self._quickack = True
+        self._halfway = False  # the loop is not done with what it read last
         self._linger_timer: asyncio.TimerHandle | None = None
         self._close_when_sent: str | None = None
         self.remote_name = _name(sock)
@@ -160,7 +167,12 @@ class Link:
 
     def write(self, frame: bytes) -> None:
         """Queue a frame and send what the socket takes. *Thread:* any."""
-        self.put(frame)
+        with self._lock:
+            if not (self._waits() or self._closed or self._lingering):
+                self._rest = frame  # the usual case: nothing to be put in front of it
+                frame = b""
+        if frame:
+            self.put(frame)
         self.flush()
 
     def flush(self) -> None:
@@ -194,6 +206,11 @@ class Link:
 
     def _next_data(self) -> bytes:
         """Take what one send call carries: half of it live, half asked for, when both wait."""
+        if self._live_bytes <= SEND_BYTES_MAX and not self._asked:
+            data = b"".join(self._live)
+            self._live.clear()
+            self._live_bytes = 0
+            return data
         parts: list[bytes] = []
         share = SEND_BYTES_MAX // 2 if self._live and self._asked else SEND_BYTES_MAX
         self._live_bytes -= _take(self._live, parts, share)
@@ -226,7 +243,7 @@ class Link:
 
     def start_reading(self) -> None:
         """Begin to read. *Thread:* the loop."""
-        if not (self._lent or self._reading or self._paused or self._closed):
+        if not (self._reading or self._paused or self._closed):
             self._reading = True
             self.loop.add_reader(self._watch.fileno(), self._on_readable)
 
@@ -249,93 +266,123 @@ class Link:
         The kernel switches that off again and again. A native site without TCP_NODELAY waits for
         it before it sends the rest, and is some hundred times faster when each read asks for it.
         """
-        remote = self.peer.remote
-        return remote is None or remote.native
+        if self._quickack and (remote := self.peer.remote) is not None:
+            self._quickack = remote.native
+        return self._quickack
 
     def _on_readable(self) -> None:
-        try:
-            if self._wants_quickack():
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            data = self._sock.recv(READ_BYTES)
-        except (BlockingIOError, InterruptedError):
+        failure: str | None = None
+        with self._reader_lock:
+            if not self._watched:
+                return  # since the loop was told: lent, or on its way back with what comes before
+            try:
+                data = self._receive()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                failure = error.strerror or str(error)
+            else:
+                self._halfway = True
+        if failure is not None:
+            self.close(failure)
             return
-        except OSError as error:
-            self.close(error.strerror or str(error))
-            return
-        if not data:
-            if not self._lingering:
-                self._on_data(self, b"")
-            self.close("the other site closed the connection")
-            return
-        self.bytes_in += len(data)
         if not self._lingering:
             self._on_data(self, data)
+        if not data:
+            self.close("the other site closed the connection")
+        self._halfway = not self.peer.between_frames
+
+    def _receive(self) -> bytes:
+        """Take what the socket has, once. Holds the reader's lock."""
+        if self._wants_quickack():
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        data = self._sock.recv(READ_BYTES)
+        self.bytes_in += len(data)
+        return data
 
     # -- reading: another thread, for a while --------------------------------------------------
 
-    @property
-    def is_lent(self) -> bool:
-        """Another thread reads this link. *Thread:* any."""
-        return self._lent
+    def is_lent(self, to: object | None = None) -> bool:
+        """Whether another thread reads this link, or a certain reader does. *Thread:* any."""
+        return self._reader is not None and to in (None, self._reader)
 
     @property
     def fileno(self) -> int:
         """The socket's number, -1 once it is closed."""
         return self._sock.fileno()
 
-    def lend(self) -> bool:
-        """Stop reading, so that another thread can; False when this link is not to be lent.
+    def lend(self, to: object) -> bool:
+        """Have this reader read, on another thread; False when the link is not to be lent.
 
-        *Thread:* the loop.
-        """
-        if not self._reading or self._closed or self._close_when_sent is not None:
-            return False
-        self._reading = False
-        self.loop.remove_reader(self._watch.fileno())
-        self._lent = True
-        return True
-
-    def take_back(self) -> bool:
-        """Read in the loop again; True if the link was lent. *Thread:* the loop.
-
-        The other thread may still be busy with what it read: what comes now is queued behind it.
+        *Thread:* the loop, when it has passed on all that came.
         """
         with self._reader_lock:
-            lent, self._lent = self._lent, False
-        if lent:
-            self.start_reading()
+            return self._lend(to)
+
+    def borrow(self, to: object) -> bool:
+        """`lend`, while the loop is not busy with what came before. *Thread:* any."""
+        with self._reader_lock:
+            return not self._halfway and self._lend(to)
+
+    def _lend(self, to: object) -> bool:
+        if self._reader is not None or not (self._watched and self._reading):
+            return False
+        if self._closed or self._close_when_sent is not None:
+            return False
+        self._reader = to
+        self._watched = False
+        self._watch.unregister(self._sock.fileno())
+        return True
+
+    def take_back(self, of: object | None = None) -> bool:
+        """Read in the loop again; True if the link was lent, to this reader if one is named.
+
+        The other thread may still be busy with what it read: what comes now is queued behind it.
+        *Thread:* any.
+        """
+        with self._reader_lock:
+            lent = self.is_lent(of)
+            if lent:
+                self._reader = None
+                self._watch_again()
         return lent
 
-    def read_borrowed(self, cut: Callable[[bytes], tuple[list[Frame], int]]) -> list[Frame]:
-        """Read what is there, once. *Thread:* the one this link was lent to.
+    def read_borrowed(self, by: object, cut: Callable[[bytes], tuple[T, int]]) -> T | None:
+        """Read what is there, once; None when there is nothing, or another reads by now.
 
         Args:
+            by: the reader this link was lent to. *Thread:* its.
             cut: takes what it knows off the start of the data. If anything is left, or the stream
                 is at its end, the link goes back to the loop together with that.
         """
         with self._reader_lock:
-            if not self._lent:
-                return []
+            if self._reader is not by:
+                return None
             try:
-                if self._wants_quickack():
-                    self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-                data = self._sock.recv(READ_BYTES)
+                data = self._receive()
             except (BlockingIOError, InterruptedError):
-                return []
+                return None
             except OSError:
                 data = b""  # the loop will find the end of the stream, too
-            self.bytes_in += len(data)
-            frames, taken = cut(data)
+            found, taken = cut(data)
             if taken < len(data) or not data:
-                self._lent = False
+                self._reader = None
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody needs it
                     self.loop.call_soon_threadsafe(self._given_back, data[taken:])
-            return frames
+            return found
 
     def _given_back(self, rest: bytes) -> None:
         if rest and not self._closed and not self._lingering:
             self._on_data(self, rest)
-        self.start_reading()
+        self._halfway = not self.peer.between_frames
+        with self._reader_lock:
+            self._watch_again()
+
+    def _watch_again(self) -> None:
+        """Have the loop told of what comes. Holds the reader's lock."""
+        if not (self._watched or self._closed):
+            self._watched = True
+            self._watch.register(self._sock.fileno(), _READABLE)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -398,12 +445,12 @@ class Link:
         fileno = self._sock.fileno()
         self.loop.remove_reader(self._watch.fileno())
         self.loop.remove_writer(fileno)
-        self._watch.close()
         with self._reader_lock:
+            self._watch.close()
             # Not while another thread reads: the number could be another socket's by then. One
             # that sleeps on it would keep the connection open, so it is woken.
-            if self._lent:
-                self._lent = False
+            if self._reader is not None:
+                self._reader = None
                 with contextlib.suppress(OSError):
                     self._sock.shutdown(socket.SHUT_RDWR)
             self._sock.close()

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from replication import bodies, wire
-from replication.acks import AckTable
 from replication.apply import Applier
 from replication.bodies import MembershipList, Standing
+from replication.confirmations import Confirmations
 from replication.core import Core
 from replication.errors import RemoteProtocolError
 from replication.generations import History
-from replication.hub import Hub
+from replication.hub import Hub, later
 from replication.journal import Journal
 from replication.link import Link
 from replication.membership import Membership
@@ -53,7 +53,7 @@ class LinkEvents:
     """The hub's handler; everything is called in the event loop.
 
     Args:
-        on_acked: told (eid, LSN) when a site got further.
+        on_acked: told (eid, LSN) when a site got further. *Thread:* any.
         on_wiped: told the EID of a site that no longer has what it acknowledged.
         on_generations: told where a master's generations begin.
     """
@@ -62,7 +62,7 @@ class LinkEvents:
         self,
         loop: asyncio.AbstractEventLoop,
         core: Core,
-        table: AckTable,
+        confirmations: Confirmations,
         applier: Applier,
         journal: Journal,
         standing: Callable[[], Standing],
@@ -72,7 +72,8 @@ class LinkEvents:
     ) -> None:
         self._loop = loop
         self._core = core
-        self._table = table
+        self._confirmations = confirmations
+        self._table = confirmations.table
         self._applier = applier
         self._journal = journal
         self._standing = standing
@@ -160,7 +161,7 @@ class LinkEvents:
     def take_back(self) -> None:
         """Roles or links changed: read again what the apply thread is not to read."""
         for link in self._hub.links():
-            if link.is_lent and not self._may_lend(link):
+            if link.is_lent() and not self._may_lend(link):
                 self._applier.take_back(link)
 
     def tick(self) -> None:
@@ -280,10 +281,17 @@ class LinkEvents:
     def _on_ack(self, eid: int, generation: int, lsn: LSN) -> None:
         if not eid:
             return  # its link is not released: it cannot have applied anything of it
-        if self._table.record(eid, generation, lsn):
+        if self._confirmations.acked(eid, generation, lsn):
             self._on_acked(eid, lsn)
         elif generation > self._table.generation:
             self._early[eid] = (generation, lsn)
+
+    def ack_read(self, eid: int, generation: int, lsn: LSN) -> None:
+        """A thread that waits for an acknowledgement read one itself. *Thread:* any."""
+        if self._confirmations.acked(eid, generation, lsn):
+            self._on_acked(eid, lsn)
+        else:
+            later(self._loop, self._on_ack, eid, generation, lsn)
 
     def early_ack(self, eid: int) -> tuple[int, LSN] | None:
         """What a site acknowledged last of a later generation than the one here as master."""

@@ -22,6 +22,7 @@ from typing import Any
 from berkeleydb import db
 
 from replication import bodies, gmdb, library, lsn_history, memory, standing, wire
+from replication.ack_reader import AckReader
 from replication.acknowledge import Acknowledger, wants_acks
 from replication.apply import Applier
 from replication.beginnings import Beginnings
@@ -60,7 +61,7 @@ from replication.tasks import Tasks
 from replication.tokens import Tokens
 from replication.upcalls import SELF_EID, Upcalls
 from replication.where import Where, where_is
-from replication.wire import LSN, LSN_ZERO
+from replication.wire import LSN, LSN_MAX, LSN_ZERO
 from replication.witness import WitnessApplier
 
 TICK_S = 0.05
@@ -101,6 +102,7 @@ class Manager:
         self.settings = settings
         self.journal = journal
         self.hooks = hooks
+        self.ack_reader: AckReader
         self.core: Core
         self.applier: Applier
         self.comparisons: Comparisons
@@ -180,6 +182,7 @@ class Manager:
         self._calls = library_.worker("replication")
         held = await self._make_core(library_.env)
         self._wire(library_)
+        self.ack_reader = AckReader(self.bridge.links, self._link_events.ack_read)
         self.applier.applied = held.committed
         if held.vote is not None:
             until_s = self._loop.time() + self.settings.longest_election_s
@@ -241,7 +244,7 @@ class Manager:
         self._link_events = LinkEvents(
             loop,
             self.core,
-            self.table,
+            self.confirmations,
             self.applier,
             self.journal,
             self.standing,
@@ -578,9 +581,7 @@ class Manager:
         self.lagging.clear()
         if generation > self.core.generation + 1:
             self.journal.write("generation_raised", from_=self.core.generation, to=generation)
-        self.pending.begin(generation)
-        self.roster.rebuild(self.core)
-        self.pending.sites_changed()
+        self.confirmations.begin(generation, self.core)
         self._stable_sent = LSN_ZERO
         self._link_events.began_generation(generation)
         self.bridge.last_permanent = max(self.bridge.last_permanent, permanent)
@@ -588,14 +589,13 @@ class Manager:
         self.hooks.permanent(permanent)
 
     def _acked(self, eid: int, lsn: LSN) -> None:
-        self.roster.acked(eid, lsn)
+        """A site got further. *Thread:* any."""
         if eid in self.lagging:
-            self._check_caught_up(eid, lsn)
-        self.pending.acked()
+            later(self._loop, self._check_caught_up, eid, lsn)
         self.hooks.acked()
 
     def _check_caught_up(self, eid: int, lsn: LSN) -> None:
-        target, since_s = self.lagging[eid]
+        target, since_s = self.lagging.get(eid, (LSN_MAX, 0.0))
         state = self.core.sites.by_eid(eid)
         if lsn >= target and state is not None:
             del self.lagging[eid]

@@ -3,11 +3,10 @@
 Commits come in LSN order and acknowledgements are cumulative, so what waits under one policy is a
 queue: an ack releases its head. A write that no connected site could release is answered at once.
 
-Commits come on the thread that commits, everything else in the event loop: each step is made under
-a lock, `release` included. It may be held by a thread only for such a step, so nobody waits long.
+Commits and acknowledgements come on any thread, everything else in the event loop: each step is
+made under a lock, `release` included. It is held only for such a step, so nobody waits long.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,8 +89,7 @@ class Pending:
         self._queues: dict[AckPolicy, deque[Waiting]] = {}
         self._reached: dict[AckPolicy, LSN | None] = {}
         self._possible: set[AckPolicy] = set()
-        # Reentrant: what is told of a release may look at the rest.
-        self._lock = threading.RLock()
+        self._lock = table.lock
 
     def __len__(self) -> int:
         return sum(len(q) for q in self._queues.values())
@@ -129,16 +127,25 @@ class Pending:
                 self._refuse(waiting, why)
                 return
             queue = self._queues.setdefault(waiting.policy, deque())
-            if waiting.policy not in self._reached:
-                self._reached[waiting.policy] = self._compute(waiting.policy)
-            reached = self._reached[waiting.policy]
-            if not queue and reached is not None and waiting.lsn <= reached:
-                self._ok(waiting, alone=reached == LSN_MAX)
+            if not queue and self._is_met(waiting):
                 return
             if waiting.policy not in self._possible and not self._can_be_met(waiting):
                 self._unreachable(waiting)
                 return
             queue.append(waiting)
+
+    def _is_met(self, waiting: Waiting) -> bool:
+        """Release at once what was acknowledged already, or waits for nobody."""
+        policy = waiting.policy
+        if policy in self._possible and waiting.lsn > self.table.highest:
+            return False  # the usual case: nobody has it yet, and somebody is needed
+        if policy not in self._reached:
+            self._reached[policy] = self._compute(policy)
+        reached = self._reached[policy]
+        if reached is None or waiting.lsn > reached:
+            return False
+        self._ok(waiting, alone=reached == LSN_MAX)
+        return True
 
     def _can_be_met(self, waiting: Waiting) -> bool:
         """Whether connected sites could release it; the common answer is kept until they change."""

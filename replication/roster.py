@@ -31,27 +31,28 @@ class Roster:
         if members is None:
             self._sites = []
             return
-        self._sites = [
-            SiteAck(
-                state.eid,
-                _electable(core, state),
-                state.link is not None,
-                self._table.acked(state.eid),
-                SiteStatus(member.status),
-                str(member.address),
-                member.address in core.memory.witnesses,
-            )
-            for member in members.others(core.settings.local)
-            for state in [core.site(member.address)]
-        ]
+        with self._table.lock:
+            self._sites = [
+                SiteAck(
+                    state.eid,
+                    _electable(core, state),
+                    state.link is not None,
+                    self._table.acked(state.eid),
+                    SiteStatus(member.status),
+                    str(member.address),
+                    member.address in core.memory.witnesses,
+                )
+                for member in members.others(core.settings.local)
+                for state in [core.site(member.address)]
+            ]
 
     def acked(self, eid: int, lsn: LSN) -> None:
-        """A site got further."""
+        """A site got further. *Thread:* any that holds the table's lock."""
         for at, site in enumerate(self._sites):
             if site.eid == eid:
                 # Not `replace`, which looks at every field by name: each ack comes by here.
                 self._sites[at] = SiteAck(
-                    eid, site.electable, site.connected, lsn, site.status, site.name
+                    eid, site.electable, site.connected, lsn, site.status, site.name, site.witness
                 )
 
     def acked_by(self, lsn: LSN) -> list[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -497,18 +496,7 @@ class Engine:
         Raises:
             Refused: this site takes no writes now.
         """
-        outcomes: list[WriteOutcome] = []
-        # A bare lock is the cheapest thing a thread can sleep on.
-        done = threading.Lock()
-        done.acquire()
-
-        def finish(outcome: WriteOutcome) -> None:
-            outcomes.append(outcome)
-            done.release()
-
-        self._must_accept().submit_and_wait(work, finish, keys=keys)
-        done.acquire()
-        return outcomes[0]
+        return self._must_accept().write_here(work, keys=keys)
 
     # -- reads ---------------------------------------------------------------------------------
 

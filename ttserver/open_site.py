@@ -67,7 +67,7 @@ class Listeners:
 
     Args:
         role_changed: role, master, generation, state or serving may be another one.
-        acked: another site acknowledged more than before.
+        acked: another site acknowledged more than before. *Thread:* any.
         failed: the library needs recovery: close this site and open a new one.
         would_roll_back: the master lacks what lies behind that LSN here.
         rolled_back: that is undone. *Thread:* apply.

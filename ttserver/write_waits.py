@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from replication.generations import CommitToken, Fate
+from replication.hub import later
 from ttserver.errors import TtserverError
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class WriteWaits:
 
     def __init__(self, site: Callable[[], OpenSite | None]) -> None:
         self._site = site
+        self._loop: asyncio.AbstractEventLoop | None = None  # of whoever waits
         self._waiting: set[_Waiter] = set()
         self._closed = False
 
@@ -81,11 +84,13 @@ class WriteWaits:
         """
         end_s = time.monotonic() + timeout_s if timeout_s else None
         while True:
-            acked, site = len(self.acked_by(token)), self._site()
-            if acked >= count or self._closed or site is None or not site.accepting:
-                return acked
-            if not await self._woken(_Waiter(token, count), end_s):
-                return len(self.acked_by(token))
+            # Waiting before it looks: an ack may come on another thread.
+            with self._listening(token, count) as waiter:
+                acked, site = len(self.acked_by(token)), self._site()
+                if acked >= count or self._closed or site is None or not site.accepting:
+                    return acked
+                if not await self._woken(waiter, end_s):
+                    return len(self.acked_by(token))
 
     async def applied(self, token: CommitToken, timeout_s: float) -> bool:
         """Wait until a write is here, so that reads show it; False after the time-out.
@@ -109,26 +114,36 @@ class WriteWaits:
             if site is not None and site.manager is not None:
                 await site.manager.tokens.change(token, end_s - time.monotonic())
             else:
-                await self._woken(_Waiter(token, 0), end_s)
+                with self._listening(token, 0) as waiter:
+                    await self._woken(waiter, end_s)
         return False
 
     async def _woken(self, waiter: _Waiter, end_s: float | None) -> bool:
         """Wait until the waiter should look again; False when the time is over."""
         left_s = None if end_s is None else end_s - time.monotonic()
-        self._waiting.add(waiter)
         try:
             async with asyncio.timeout(left_s):
                 await waiter.woken
         except TimeoutError:
             return False
-        finally:
-            self._waiting.discard(waiter)
         return True
 
+    @contextmanager
+    def _listening(self, token: CommitToken, count: int) -> Iterator[_Waiter]:
+        waiter = _Waiter(token, count)
+        self._loop = waiter.woken.get_loop()
+        self._waiting.add(waiter)
+        try:
+            yield waiter
+        finally:
+            self._waiting.discard(waiter)
+
     def acks_came(self) -> None:
-        """A site acknowledged more than before."""
-        if not self._waiting:
-            return
+        """A site acknowledged more than before. *Thread:* any."""
+        if self._waiting and self._loop is not None:
+            later(self._loop, self._look_at_acks)
+
+    def _look_at_acks(self) -> None:
         site = self._site()
         if site is None or site.manager is None:
             self.wake()

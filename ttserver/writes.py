@@ -114,18 +114,30 @@ class Writes:
         ticket = Ticket(on_done, policy, timeout_s, False)
         self.committer.submit(Write(work, keys, watch, ticket, user))
 
-    def submit_and_wait(
-        self,
-        work: Callable[[db.DBTxn], Any],
-        on_done: Callable[[WriteOutcome], None],
-        *,
-        keys: Sequence[bytes] = (),
-    ) -> None:
-        """Commit one write here if nobody else has one; `on_done` is called on any thread.
+    def write_here(
+        self, work: Callable[[db.DBTxn], Any], *, keys: Sequence[bytes] = ()
+    ) -> WriteOutcome:
+        """Commit one write, on this thread if nobody else has one, and wait for its outcome.
 
-        *Thread:* any but the loop's, for this may wait for the disk.
+        *Thread:* any but the loop's and the committer.
         """
-        self.committer.commit_here(Write(work, keys, None, Ticket(on_done, None, None, True)))
+        outcomes: list[WriteOutcome] = []
+        # A bare lock is the cheapest thing a thread can sleep on.
+        waiting = threading.Lock()
+        waiting.acquire()
+        reader = self._manager.ack_reader if self._manager is not None else None
+
+        def finish(outcome: WriteOutcome) -> None:
+            outcomes.append(outcome)
+            waiting.release()
+            if reader is not None:
+                reader.ring()
+
+        self.committer.commit_here(Write(work, keys, None, Ticket(finish, None, None, True)))
+        if reader is not None and not outcomes:
+            reader.read_until(lambda: bool(outcomes))
+        waiting.acquire()
+        return outcomes[0]
 
     def deliver(self, batch: Batch) -> None:
         """Take a batch that was committed, or failed. *Thread:* the one that committed it."""

@@ -64,7 +64,7 @@ class Reading:
         self.reader.ring()
 
     def lend(self) -> None:
-        if self.link.lend():
+        if self.link.lend(self.reader):
             self._put(self.link)
 
     async def has_applied(self, count: int) -> None:
@@ -135,7 +135,7 @@ async def test_what_is_no_message_goes_to_the_loop_and_the_link_is_lent_again() 
             await end.has_applied(2 * number + 2)
         assert numbers(end) == list(range(40))
         assert end.others == [4] * 20
-        await until("it is lent again", lambda: end.link.is_lent)
+        await until("it is lent again", end.link.is_lent)
 
 
 async def test_the_end_of_the_stream_is_found_by_the_loop() -> None:
@@ -169,7 +169,7 @@ async def test_a_lent_link_can_be_closed() -> None:
         await end.has_applied(1)
         end.link.close("no more")
         assert end.closed == ["no more"]
-        assert not end.link.is_lent
+        assert not end.link.is_lent()
         await until("the other side learns it", lambda: _at_end(theirs))
 
 
@@ -184,7 +184,7 @@ async def test_an_orderly_end_reads_in_the_loop() -> None:
     with reading() as (end, theirs):
         end.lend()
         end.link.close_after_sending("over")
-        assert not end.link.is_lent
+        assert not end.link.is_lent()
         await until("our end of the stream", lambda: _at_end(theirs))
         theirs.send(message(0))
         theirs.shutdown(socket.SHUT_WR)

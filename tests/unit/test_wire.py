@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import sys
 
 import pytest
 
@@ -336,14 +335,6 @@ class TestPeeking:
         assert callable(peek)
         with pytest.raises(RemoteProtocolError):
             peek(self.CONTROL[:35])
-
-    def test_membership_change(self) -> None:
-        record = (200).to_bytes(4, sys.byteorder) + b"rest"
-        assert wire.announces_membership_change(self.CONTROL, record)
-        assert not wire.announces_membership_change(self.CONTROL, b"\0" + record)
-        assert not wire.announces_membership_change(b"short", record)
-        page = self.CONTROL[:16] + struct.pack(">I", RepType.PAGE) + self.CONTROL[20:]
-        assert not wire.announces_membership_change(page, record)
 
 
 class TestMixup:
