@@ -428,13 +428,16 @@ class Manager:
         self.core.wait(self._loop.time(), why, hint)
         self._perform()
 
-    def promote(self) -> None:
+    def promote(self, *, over_native: bool = False) -> None:
         """Become master by the operator's word.
+
+        Args:
+            over_native: also while a native site is master.
 
         Raises:
             ReplicationError: it is master already, follows a living one, or is syncing.
         """
-        must_be_possible(self.core)
+        must_be_possible(self.core, over_native=over_native)
         self.core.promote()
         self._perform()
 

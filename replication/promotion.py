@@ -30,6 +30,7 @@ class Holding:
         last_lsn: the end of its log when something was last heard of it.
         heard_s: how long ago that was, seconds; None for never.
         was_master: the last master this site followed.
+        native: it answers, and is a native site.
     """
 
     site: SiteAddress
@@ -38,6 +39,7 @@ class Holding:
     last_lsn: LSN = LSN_ZERO
     heard_s: float | None = None
     was_master: bool = False
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,11 @@ class Judgement:
     better: SiteAddress | None = None
 
 
-def must_be_possible(core: Core) -> None:
+def must_be_possible(core: Core, *, over_native: bool = False) -> None:
     """Refuse what is not needed, or would make a master of half a copy.
+
+    Args:
+        over_native: also while a native site is master, which cannot be asked to step down.
 
     Raises:
         ReplicationError: the site is master already, follows a living one, or is syncing.
@@ -86,7 +91,8 @@ def must_be_possible(core: Core) -> None:
         raise ReplicationError(
             "this site is a witness and holds no data", code="witness", hint="promote another site."
         )
-    if core.master_link is not None:
+    link = core.master_link
+    if link is not None and not (over_native and link.native):
         raise ReplicationError(
             f"this site follows a living master ({core.master})",
             code="master_alive",
@@ -133,10 +139,8 @@ async def _ask(core: Core, hub: Hub, site: SiteAddress, now_s: float) -> Holding
     if isinstance(answer, StandingReceived):
         standing = answer.standing
         return Holding(site, standing, "", standing.last_lsn, 0.0, was_master)
-    reason = "it gave no answer"
-    if isinstance(answer, RequestUnsupported):
-        reason = "it is a native site, which cannot say what it holds"
-    return Holding(site, None, reason, last, heard_s, was_master)
+    native = isinstance(answer, RequestUnsupported)
+    return Holding(site, None, "it gave no answer", last, heard_s, was_master, native)
 
 
 def judge(found: Survey) -> Judgement:
@@ -168,6 +172,14 @@ def judge(found: Survey) -> Judgement:
 
 def _judge_one(found: Survey, other: Holding, said: Judgement) -> None:
     standing = other.standing
+    if other.native:
+        said.facts.append(f"{other.site} is a native site, which cannot say what it holds")
+        if other.was_master:
+            said.losses.append(
+                f"what {other.site}, a native site, writes until it hears of this one, and what it"
+                " wrote and did not send: it undoes that without keeping it"
+            )
+        return
     if standing is None:
         _judge_silent(found, other, said)
         return

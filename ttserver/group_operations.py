@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from replication import succession
 from replication.bodies import SiteAddress
 from replication.manager import Manager
 from replication.promotion import judge, must_be_possible
@@ -26,6 +27,7 @@ JOIN_WAIT_S: Final = 20.0
 # A role change takes two calls into the library; it is locked out while others are inside.
 PROMOTE_TIMEOUT_S: Final = 20.0
 PROGRESS_S: Final = 0.5
+LOOK_S: Final = 0.05
 
 
 class GroupOperations:
@@ -67,12 +69,15 @@ class GroupOperations:
     async def _switchover(self, request: dict[str, Any], send: Send) -> object:
         manager = self._manager("switchover refused")
         wanted = _site(request) if request.get("site") is not None else None
+        timeout_s = float(request.get("timeout_s") or CATCH_UP_S)
+        if (native := succession.native_master(manager.core)) is not None:
+            succession.must_be_possible(manager.core, native, wanted)
+            return await self._succeed(manager, native, send, timeout_s)
         self._must_be_master()
         switchover = manager.switchover
         target = switchover.target(wanted)
         before = {"master": str(manager.master), "generation": manager.generation}
         await send({"before": before, "target": str(target)})
-        timeout_s = float(request.get("timeout_s") or CATCH_UP_S)
         ended = switchover.begin(target, timeout_s)
         while not (await asyncio.wait([ended], timeout=PROGRESS_S))[0]:
             await send({"progress": f"until now {manager.core.handover.stage.value}"})
@@ -83,16 +88,44 @@ class GroupOperations:
             "held_ms": round(outcome.held_s * 1000, 1),
         }
 
-    async def _promote_plan(self, _request: dict[str, Any], _send: Send) -> object:
+    async def _succeed(
+        self, manager: Manager, native: SiteAddress, send: Send, timeout_s: float
+    ) -> object:
+        """Take over from a native master that is stopped: by election, else by this command."""
+        core = manager.core
+        before = {"master": str(native), "generation": manager.generation}
+        await send({"before": before, "target": str(core.settings.local)})
+        deadline_s = time.monotonic() + timeout_s
+        while (status := self._status_now()).read_only:
+            if core.master not in (None, core.settings.local):
+                raise ControlError(
+                    f"{core.master} is master now",
+                    code="SWITCHOVER_FAILED",
+                    hint="see `ttserver sites`; the highest priority wins among equals.",
+                )
+            if time.monotonic() > deadline_s:
+                raise ControlError(
+                    f"this site is not master after {timeout_s:g} s: {status.why or status.state}",
+                    code="TIMEOUT",
+                    hint="see `ttserver status`; `ttserver promote` needs no election.",
+                )
+            if succession.leads_without_vote(core):
+                manager.promote()
+            await asyncio.sleep(LOOK_S)
+        after = {"master": str(manager.master), "generation": manager.generation}
+        return {"before": before, "after": after, "held_ms": None}
+
+    async def _promote_plan(self, request: dict[str, Any], _send: Send) -> object:
         """Say what a promotion would cost; nothing is changed."""
         manager = self._manager("site cannot be promoted")
-        must_be_possible(manager.core)
+        must_be_possible(manager.core, over_native=bool(request.get("over_native")))
         said = judge(await manager.survey())
         better = str(said.better) if said.better is not None else None
         return {"facts": said.facts, "losses": said.losses, "better": better}
 
-    async def _promote(self, _request: dict[str, Any], send: Send) -> object:
-        self._manager("site cannot be promoted").promote()
+    async def _promote(self, request: dict[str, Any], send: Send) -> object:
+        manager = self._manager("site cannot be promoted")
+        manager.promote(over_native=bool(request.get("over_native")))
         deadline_s = time.monotonic() + PROMOTE_TIMEOUT_S
         while (status := self._status_now()).read_only:
             if time.monotonic() > deadline_s:

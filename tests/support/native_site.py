@@ -277,6 +277,7 @@ class NativeSite:
         """Close everything in order."""
         self.end_load()
         self._close_keys()
+        self._env.log_flush()  # the close of an environment without synchronous commits does not
         self._env.close()
 
 

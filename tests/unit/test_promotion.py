@@ -79,6 +79,14 @@ def test_the_last_master_may_have_written_more_than_it_sent() -> None:
     )
 
 
+def test_a_native_master_that_lives_undoes_what_it_did_not_send() -> None:
+    said = judge(with_others(replace(silent(A, was_master=True), native=True)))
+    [loss] = said.losses
+    assert loss.startswith(f"what {A}, a native site, writes until it hears of this one")
+    assert f"{A} is a native site, which cannot say what it holds" in said.facts
+    assert judge(with_others(replace(silent(C), native=True))).losses == []
+
+
 def test_a_silent_site_that_was_ahead() -> None:
     assert judge(with_others(silent(A, 5100))).losses == [f"what {A} has from 1/5000 to 1/5100"]
     assert judge(with_others(silent(A, 10))).losses == []

@@ -15,6 +15,7 @@ from ttserver.cli.frame import (
     home_of,
     print_json,
 )
+from ttserver.cli.promote import depose
 from ttserver.init import site_address
 from ttserver.render import console
 
@@ -104,16 +105,25 @@ def _switchover(
         float,
         typer.Option("--timeout", min=0.1, help="Seconds until it must be nearly in step."),
     ] = 30.0,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Depose a native master that lives; says what is lost."),
+    ] = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
     home: HomeOption = None,
-) -> None:
+) -> int:
     """Hand the master's role over to another site; no write is lost.
 
     Run it on the master. Writes wait for a moment; those of this site's clients are then refused
     and belong to the new master. When anything fails, this site goes on as master.
+
+    A native master cannot hand over: stop it, then run this on the site that is to be master.
     """
     if to is not None:
         site_address(to, "--to")
+    if force:
+        return depose(home_of(ctx, home), yes=yes, as_json=as_json)
 
     def begins(line: dict[str, Any]) -> None:
         if "progress" in line:
@@ -129,12 +139,10 @@ def _switchover(
         answer = daemon.ask("switchover", on_line=begins, site=to, timeout_s=timeout_s)
     if as_json:
         print_json(answer)
-        return
-    after = answer["after"]
-    console().print(
-        Text(
-            f"after: {after['master']} is master, generation {after['generation']};"
-            f" writes waited for {answer['held_ms']:g} ms"
-        ),
-        soft_wrap=True,
-    )
+        return 0
+    after, held_ms = answer["after"], answer["held_ms"]
+    text = f"after: {after['master']} is master, generation {after['generation']}"
+    if held_ms is not None:
+        text += f"; writes waited for {held_ms:g} ms"
+    console().print(Text(text), soft_wrap=True)
+    return 0

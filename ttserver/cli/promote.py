@@ -15,6 +15,7 @@ from ttserver.cli.frame import (
     home_of,
     print_json,
 )
+from ttserver.home import Home
 from ttserver.render import console
 from ttserver.summary import one_line
 
@@ -61,9 +62,29 @@ def _promote(
         if not confirmed("Make this site master?", yes=yes):
             err.print("nothing was changed")
             return EXIT_FAILED
-        # The answer above may have taken minutes, and the daemon closes silent connections.
-    with daemon_of(site) as daemon:
-        answer = daemon.ask("promote", on_line=lambda line: err.print(Text(str(line["progress"]))))
+    return _take_over(site, plan, over_native=False, as_json=as_json)
+
+
+def depose(home: Home, *, yes: bool, as_json: bool) -> int:
+    """Make this site master in place of a native one that lives, after saying what that costs."""
+    with daemon_of(home) as daemon:
+        plan = daemon.ask("promote-plan", over_native=True)
+    _tell_losses(plan)
+    if not confirmed("Make this site master all the same?", yes=yes):
+        console(stderr=True).print("nothing was changed")
+        return EXIT_FAILED
+    return _take_over(home, plan, over_native=True, as_json=as_json)
+
+
+def _take_over(home: Home, plan: dict[str, Any], *, over_native: bool, as_json: bool) -> int:
+    err = console(stderr=True)
+    # Whoever was asked may have thought for minutes, and the daemon closes silent connections.
+    with daemon_of(home) as daemon:
+        answer = daemon.ask(
+            "promote",
+            on_line=lambda line: err.print(Text(str(line["progress"]))),
+            over_native=over_native,
+        )
     if as_json:
         print_json({**plan, "status": answer})
     else:
@@ -73,11 +94,17 @@ def _promote(
 
 def _tell(plan: dict[str, Any]) -> None:
     err = console(stderr=True)
+    err.print(Text(_MEANT_FOR), soft_wrap=True)
+    _tell_losses(plan)
+    err.print(Text(_STOP_IT), soft_wrap=True)
+
+
+def _tell_losses(plan: dict[str, Any]) -> None:
+    err = console(stderr=True)
 
     def show(text: str, style: str = "") -> None:
         err.print(Text(text, style=style), soft_wrap=True)
 
-    show(_MEANT_FOR)
     for fact in plan["facts"]:
         show(f"  {fact}")
     if plan["losses"]:
@@ -86,4 +113,3 @@ def _tell(plan: dict[str, Any]) -> None:
             show(f"  - {loss}", "red")
     else:
         show("Nothing is known that would be lost.")
-    show(_STOP_IT)
