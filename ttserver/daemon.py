@@ -11,7 +11,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -78,6 +79,20 @@ def run(options: RunOptions) -> int:
         TtserverError, StorageError, ReplicationError: it could not start, or failed.
     """
     logs.configure(level=options.log_level)
+    with held(options) as (config, journal):
+        _prepare_process()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Daemon(config, journal, replication=options.replication).serve())
+    return 0
+
+
+@contextmanager
+def held(options: RunOptions) -> Iterator[tuple[ServerConfig, Journal]]:
+    """Hold a HOME for as long as its site is open: the lock, the configuration, the journal.
+
+    Raises:
+        TtserverError, StorageError: another process holds it, or it cannot be opened.
+    """
     with options.home.locked():
         overrides: Mapping[str, object] = (
             {"client.listen": options.client_listen} if options.client_listen else {}
@@ -88,7 +103,6 @@ def run(options: RunOptions) -> int:
             _must_be_free(config.replication_listen)
         for warning in config.warnings:
             log.warning("configuration_warning", text=str(warning))
-        _prepare_process()
         journal = Journal(
             config.home.journal,
             config.settings.journal.bytes_max,
@@ -97,11 +111,9 @@ def run(options: RunOptions) -> int:
             capture_stdout=True,  # the library prints its messages there
         )
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(Daemon(config, journal, replication=options.replication).serve())
+            yield config, journal
         finally:
             journal.close()
-    return 0
 
 
 def _must_be_free(port: Address) -> None:

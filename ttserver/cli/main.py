@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ttserver import __version__
-from ttserver.cli import archive, comparing, group, live, promote, rollback, service, users
+from ttserver.cli import adopt, archive, comparing, group, live, promote, rollback, service, users
 from ttserver.cli.frame import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -34,6 +34,7 @@ service.register(app)
 live.register(app)
 group.register(app)
 promote.register(app)
+adopt.register(app)
 archive.register(app)
 comparing.register(app)
 rollback.register(app)
