@@ -59,6 +59,11 @@ EVENTS: Final[Mapping[str, Event]] = {
         ("link_stalled", "a site takes no data, the master waits for it", "site queued_bytes"),
         ("site_lagging", "a site was left behind and must catch up from the log", "site reason"),
         ("site_caught_up", "a site that lagged has everything again", "site seconds"),
+        (
+            "channel_refused",
+            "an application at a native site used a channel; no site of ours serves one",
+            "site answered",
+        ),
         ("wrong_port", "a program spoke another port's protocol", "from spoke"),
     ),
     **_group(

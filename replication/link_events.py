@@ -21,6 +21,7 @@ from replication.membership import Membership
 from replication.messages import PROTOCOL_VERSION, OwnCode
 from replication.peer_events import (
     Ack,
+    AppRequest,
     Event,
     Generations,
     HandoverSaid,
@@ -112,6 +113,8 @@ class LinkEvents:
 
     def ready(self, link: Link, site: SiteIdentified, *, outgoing: bool) -> None:
         """A link finished its handshake."""
+        if site.app_channel:
+            return  # it replicates nothing: the core would take it for a better link to that site
         if not outgoing:
             self._journal.write("connection_accepted", from_=link.remote_name)
         self._journal.write("version_agreed", site=site.address, version=PROTOCOL_VERSION)
@@ -252,6 +255,9 @@ class LinkEvents:
     def _on_other(self, link: Link, event: Event) -> None:
         if isinstance(event, OwnMessage) and (hears := self._own.get(event.code)) is not None:
             hears(link, event.code, event.body)
+        elif isinstance(event, AppRequest):
+            asked = link.peer.remote.address if link.peer.remote else link.remote_name
+            self._tell_refused("channel_refused", site=asked, answered=event.refused)
         else:
             log.info("own_message_ignored from=%s event=%s", link.remote_name, event)
 

@@ -19,6 +19,7 @@ from berkeleydb import db
 from bench import child
 from replication.membership import GMDB_DATABASE, GMDB_FILE
 from tests.support.environments import LINES
+from tests.support.native_channel import Channel
 
 MESSAGE_THREADS = 3
 OPEN_FLAGS = (
@@ -272,6 +273,17 @@ class NativeSite:
     def remove(self, host: str, port: int) -> None:
         """Take a site out of the group."""
         self._env.repmgr_site(host, port).remove()
+
+    def channel(self, host: str, port: int, requests: int) -> dict[str, list[int]]:
+        """Open an application channel to a site, send and ask; return the library's codes."""
+        known = self._env.repmgr_site_list().items()
+        eid = next(eid for eid, site in known if site[:2] == (host, port))
+        channel = Channel(self._env, eid)
+        try:
+            sent = [channel.send("a message")]
+            return {"sent": sent, "asked": [channel.request("a word?") for _ in range(requests)]}
+        finally:
+            channel.close()
 
     def close(self) -> None:
         """Close everything in order."""
