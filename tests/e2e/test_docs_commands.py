@@ -130,7 +130,7 @@ def stories(page: Path) -> list[Story]:
 
 
 def _take(commands: list[Command], kind: str, page: Path, number: int, line: str) -> None:
-    if kind == "python" or (commands and commands[-1].text.endswith("\\")):
+    if kind == "python" or (commands and _goes_on(commands[-1].text)):
         commands[-1].text += f"\n{line}"
     elif line.startswith("$ "):
         text, status = line[2:], EXIT.search(line)
@@ -139,6 +139,10 @@ def _take(commands: list[Command], kind: str, page: Path, number: int, line: str
         commands.append(Command(page, number, text, int(status[1]) if status else 0))
     else:
         commands[-1].shown.append(line)
+
+
+def _goes_on(text: str) -> bool:
+    return text.endswith("\\") or ("<<'END'" in text and not text.endswith("\nEND"))
 
 
 def _close(command: Command) -> None:

@@ -206,7 +206,11 @@ def test_jobs(user: User) -> None:
         "repository US04.LTO.LIBR\nvolumes 4\nincoming 0\noutgoing 3\ndifference -3\ndeficit 3\n"
         "surplus 0\nblank volumes in US04.LTO.SCRT 0\n"
     )
-    scan = user.file("000002L6\n000003L6\nNEW\n")
+    assert user.does("report library US04.LTO.LIBR --csv") == (
+        "repository,volumes,incoming,outgoing,deficit,surplus,scratch\nUS04.LTO.LIBR,4,0,3,3,0,0\n"
+    )
+    # As scanners write it, too.
+    scan = user.file('# shelf 3\n000002L6,2031-01-01 08:00\n  000003L6 ok\n\n"NEW";x\n')
     out = user.does(f"reconcile US04.LTO.OFFS {scan}")
     assert "US04.LTO.NEW unknown" in out
     assert "US04.LTO.OFFS compared with 3 scanned: 2 confirmed, 1 unknown\n" in out
@@ -267,6 +271,29 @@ and lines",,x
     assert shown[ONE]["date"] == "2031-01-07"
     assert (shown[TWO]["date"], shown[TWO]["description"]) == (None, "two blanks")
     assert shown["US04.LTO.000006L6"]["description"] == 'in "quotes", and lines'
+
+
+def test_a_file_of_another_program_is_loaded_by_a_mapping_file(user: User) -> None:
+    theirs = user.file(
+        "label,kind,place\n000001L6,tape,Vault\nCLN001,tape,Vault\n000002L6,disk,Vault\n"
+    )
+    mapping = user.file(
+        "customer = 'US04'\nexclude = ['CLN*']\n"
+        "columns = { volume = 'label', family = 'kind', repository = 'place' }\n"
+        "repositories = { Vault = 'OFFS' }\nfamilies = { tape = 'LTO' }\n",
+        "map.toml",
+    )
+    assert user.says("load", theirs, "--map", mapping) == (
+        "1 added, 0 there already, 1 bad, 1 left out\n"
+    )
+    assert user.status == 1
+    assert user.err == "line 4: volume 000002L6: family 'disk' is not in the mapping file\n"
+    assert [row["current"]["repository"] for row in user.json("volume list")] == ["OFFS"]
+    again = json.loads(user.says("load", theirs, "--map", mapping, "--json"))
+    assert (again["there"], again["left_out"]) == (1, 1)
+    user.says("load", theirs, "--map", user.file("columns = 3\n", "bad.toml"))
+    assert user.status == 2
+    assert "bad.toml refused: Expected `object`, got `int` - at `$.columns`" in user.err
 
 
 def test_a_long_file(user: User) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from ttserver.tt.session import Command, Session
 
 EXIT_FAILED: Final = 1
 PIPE_WIDTH: Final = 1000
+_FIRST_WORD: Final = re.compile(r"""[\s"']*([^\s,;#"']+)""")
 
 ServerOption = Annotated[
     str | None,
@@ -250,7 +252,9 @@ def names_of(names: Sequence[str], file: str | None, media: str) -> list[str]:
 
 
 def lines_of(file: str) -> list[str]:
-    """Read lines that are neither empty nor begin with `#`.
+    """Read the first word of each line, as scanners and people write lists of volumes.
+
+    What follows behind a blank, a comma or a semicolon is the scanner's, behind a `#` a comment.
 
     Raises:
         ConfigurationError: the file cannot be read.
@@ -262,8 +266,7 @@ def lines_of(file: str) -> list[str]:
         raise ConfigurationError(
             f"file {file} cannot be read: {why}", code="FILE", hint="look at its name and rights"
         ) from error
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    return [found[1] for line in text.splitlines() if (found := _FIRST_WORD.match(line))]
 
 
 # -- one command for each of many

@@ -9,6 +9,7 @@ import typer
 
 from ttserver.client.calls import JOB_TIMEOUT_S
 from ttserver.tt.frame import (
+    Column,
     CsvOption,
     DryRunOption,
     JsonOption,
@@ -31,6 +32,14 @@ OUTCOMES: Final = (
     field("repository", "repository"),
     field("target", "target"),
     field("why", "why"),
+)
+
+BALANCE: Final = (
+    *(
+        field(name, name)
+        for name in ("repository", "volumes", "incoming", "outgoing", "deficit", "surplus")
+    ),
+    Column("scratch", lambda row: sum(one["volumes"] for one in row["scratch"])),
 )
 
 
@@ -108,13 +117,18 @@ def _library(
         str, typer.Argument(metavar="REPOSITORY", help="CUSTOMER.MEDIA.REPOSITORY.")
     ],
     as_json: JsonOption = False,
+    as_csv: CsvOption = False,
     server: ServerOption = None,
 ) -> None:
     """Show what is in a library, what comes and goes, and the blank volumes there are."""
+    one_format(as_json=as_json, as_csv=as_csv)
     with session_of(ctx, server) as session:
         answer = session.read("LIBRARY.BALANCE", repository)
     if as_json:
         print_json(answer)
+        return
+    if as_csv:
+        print_csv([answer], BALANCE)
         return
     blank = ", ".join(f"{one['repository']} {one['volumes']}" for one in answer.pop("scratch"))
     print_facts({**answer, "blank volumes in": blank})

@@ -6,15 +6,14 @@ interrupted, or corrected. Rows are sent without waiting for each; the server co
 
 from __future__ import annotations
 
-import csv
 import io
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
+import msgspec
 import typer
 from rich.progress import (
     BarColumn,
@@ -37,42 +36,14 @@ from ttserver.tt.frame import (
     print_json,
     session_of,
 )
+from ttserver.tt.mapping import UNMAPPED, parse_map
+from ttserver.tt.rows import Row, read_rows
 from ttserver.tt.session import Session
 
-# Columns, and the option of VOLUME.ADD each becomes.
-COLUMNS: Final[Mapping[str, str]] = {
-    "repository": "IN",
-    "description": "DESCRIPTION",
-    "date": "DATE",
-    "container": "CONTAINER",
-    "home": "HOME",
-    "overdue": "OVERDUE",
-    "notes": "NOTES",
-    "flags": "FLAGS",
-}
-NAMES: Final = ("customer", "media", "volume")
-NO_DATE: Final = "1970-01-01"  # what other programs write when there is none
 # While the master changes some rows of a batch are left behind, or it is not known whether they
 # were added: sent again they are, or are there already. More than these, and no master comes.
 AGAIN_MAX: Final = 10
 AGAIN_ROWS_MAX: Final = 2 * BATCH
-_BLANK: Final = re.compile(r"\s+")
-
-
-class Row(NamedTuple):
-    """One row of the file.
-
-    Args:
-        line: where it begins, from 1.
-        name: the volume.
-        options: of VOLUME.ADD.
-        bad: why it cannot be sent; None when it can.
-    """
-
-    line: int
-    name: str
-    options: tuple[str, ...]
-    bad: str | None = None
 
 
 class Loaded:
@@ -82,6 +53,7 @@ class Loaded:
         self.added = 0
         self.there = 0
         self.unconfirmed = 0
+        self.left_out = 0
         self.bad: list[tuple[int, str]] = []
 
     def reject(self, line: int, why: str) -> None:
@@ -100,6 +72,10 @@ def _load(
     file: Annotated[str, typer.Argument(metavar="FILE", help="CSV; - is standard input.")],
     customer: Annotated[str, typer.Option("--customer", help="Of rows that name none.")] = "",
     media: Annotated[str, typer.Option("--media", help="Of rows that name none.")] = "",
+    map_file: Annotated[
+        str | None,
+        typer.Option("--map", metavar="FILE", help="What its columns and words mean; TOML."),
+    ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     server: ServerOption = None,
@@ -107,35 +83,19 @@ def _load(
     """Add the volumes of a CSV file: volume,repository,description,date and more.
 
     Further columns: customer, media, container, home, overdue, notes, flags. The date 1970-01-01 is
-    none. Volumes that are there already are left alone.
+    none. Volumes that are there already are left alone. For a file of another program --map names a
+    mapping file.
     """
+    mapped = UNMAPPED if map_file is None else parse_map(map_file, _text_of(map_file))
+    given = {"customer": customer or mapped.customer, "media": media or mapped.media}
     text = _text_of(file)
-    rows = read_rows(file, io.StringIO(text, newline=""), customer, media)
+    lines = io.StringIO(text, newline="")
+    rows = read_rows(file, lines, msgspec.structs.replace(mapped, **given))
     loaded = Loaded()
     with session_of(ctx, server) as session, progress(text.count("\n")) as advance:
         send_rows(session, rows, loaded, advance, dry_run=dry_run)
     tell(loaded, dry_run=dry_run, as_json=as_json)
     exit_if(len(loaded.bad) + loaded.unconfirmed)
-
-
-def read_rows(
-    file: str, lines: Iterable[str], customer: str = "", media: str = ""
-) -> Iterator[Row]:
-    """Read a CSV file row by row.
-
-    Args:
-        file: its name, for messages.
-        lines: its lines.
-        customer, media: of rows that name none.
-
-    Raises:
-        ConfigurationError: its first line lacks a column, or has one twice.
-    """
-    reader = csv.DictReader(lines)
-    columns = [name.strip().lower() for name in reader.fieldnames or ()]
-    _check_columns(file, columns)
-    reader.fieldnames = columns
-    return _rows(reader, customer, media)
 
 
 def send_rows(
@@ -180,67 +140,6 @@ def _text_of(file: str) -> str:
         ) from error
 
 
-def _check_columns(file: str, columns: Sequence[str]) -> None:
-    if "volume" not in columns:
-        raise ConfigurationError(
-            f"file {file} has no column `volume` in its first line",
-            code="FILE",
-            hint="begin it with volume,repository,description,date",
-        )
-    for name in columns:
-        if columns.count(name) > 1:
-            raise ConfigurationError(
-                f"file {file} has the column `{name}` twice", code="FILE", hint="take one out"
-            )
-    unknown = [name for name in columns if name not in COLUMNS and name not in NAMES]
-    if unknown:
-        notice(f"columns that are not used: {', '.join(unknown)}")
-
-
-def _rows(reader: csv.DictReader[str], customer: str, media: str) -> Iterator[Row]:
-    before = 1
-    seen: dict[str, int] = {}
-    while True:
-        line = before + 1
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            yield Row(reader.line_num, "", (), f"it is no CSV: {error}")
-            before = reader.line_num
-            continue
-        if fields is None:
-            return
-        before = reader.line_num
-        row = _row(line, fields, customer, media)
-        if row.bad is None and row.name in seen:
-            row = row._replace(bad=f"volume {row.name}: it is in line {seen[row.name]}, too")
-        seen.setdefault(row.name, line)
-        yield row
-
-
-def _row(line: int, fields: Mapping[Any, Any], customer: str, media: str) -> Row:
-    if None in fields:
-        return Row(line, "", (), "it has more fields than the first line has columns")
-    if None in fields.values():
-        return Row(line, "", (), "it has fewer fields than the first line has columns")
-    values = {name: value.strip() for name, value in fields.items()}
-    volume = values["volume"]
-    if not volume:
-        return Row(line, "", (), "its volume is empty")
-    owner, kind = values.get("customer") or customer, values.get("media") or media
-    if "." not in volume:
-        if not owner or not kind:
-            why = f"volume {volume}: no customer or media type: give --customer and --media"
-            return Row(line, volume, (), why)
-        volume = f"{owner}.{kind}.{volume}"
-    options: list[str] = []
-    for name, word in COLUMNS.items():
-        value = _BLANK.sub(" ", values.get(name, ""))
-        if value and not (name == "date" and value == NO_DATE):
-            options += [word, value]
-    return Row(line, volume, tuple(options))
-
-
 def _send(
     rows: Iterable[Row],
     verb: str,
@@ -254,7 +153,10 @@ def _send(
 
     def commands() -> Iterator[Sequence[object]]:
         for row in rows:
-            if row.bad is not None:
+            if row.left_out:
+                loaded.left_out += 1
+                advance()
+            elif row.bad is not None:
                 loaded.reject(row.line, row.bad)
                 advance()
             else:
@@ -290,13 +192,15 @@ def tell(loaded: Loaded, *, dry_run: bool, as_json: bool) -> None:
                 "added": loaded.added,
                 "there": loaded.there,
                 "unconfirmed": loaded.unconfirmed,
+                "left_out": loaded.left_out,
                 "bad": [{"line": line, "why": why} for line, why in loaded.bad],
                 "dry": dry_run,
             }
         )
         return
     verb = "would be added" if dry_run else "added"
-    print(f"{loaded.added} {verb}, {loaded.there} there already, {len(loaded.bad)} bad")
+    left_out = f", {loaded.left_out} left out" if loaded.left_out else ""
+    print(f"{loaded.added} {verb}, {loaded.there} there already, {len(loaded.bad)} bad{left_out}")
     if loaded.unconfirmed:
         notice(
             f"{loaded.unconfirmed} were added on the master alone: no other site has confirmed"

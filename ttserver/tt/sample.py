@@ -12,7 +12,8 @@ from ttserver import sample
 from ttserver.client.errors import ClientError
 from ttserver.errors import TtserverError
 from ttserver.tt.frame import JsonOption, ServerOption, exit_if, session_of
-from ttserver.tt.load import Loaded, progress, read_rows, send_rows, tell
+from ttserver.tt.load import Loaded, progress, send_rows, tell
+from ttserver.tt.rows import read_rows
 from ttserver.tt.session import Session
 
 VOLUMES = 10_000
