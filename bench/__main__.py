@@ -12,11 +12,13 @@ import msgspec
 import typer
 from rich.console import Console
 
-from bench import catalog, failover, log_shipping, machine
+from bench import catalog, clients, failover, log_shipping, machine
 from bench.cases import Case
 from bench.child import ChildFailedError
 from bench.engines import NAMES
 from bench.log_shipping import Plan
+from bench.pairs import NAMES as PAIR_NAMES
+from bench.pairs.base import WORKS, PairError, Work
 from bench.report import print_machine, print_report, write_json, write_plot
 from ttserver.demo.site import SiteError
 
@@ -178,6 +180,60 @@ def catalog_command(
     catalog.print_report(console, report)
     if json_file is not None:
         catalog.write_json(json_file, report)
+    if report.failures():
+        raise typer.Exit(1)
+
+
+@app.command("clients")
+def clients_command(
+    pairs: Annotated[str, typer.Option(help="names, separated by commas")] = ",".join(PAIR_NAMES),
+    work: Annotated[str, typer.Option(help="what is done, by commas")] = ",".join(WORKS),
+    connections: Annotated[
+        str, typer.Option(help="how many at work; several by commas")
+    ] = "1,8,50",
+    busy: Annotated[int, typer.Option(min=1, help="connections at work in the crowd")] = 200,
+    idle: Annotated[
+        int, typer.Option(min=0, help="idle connections beside them; 0: no crowd")
+    ] = 1000,
+    keys: Annotated[int, typer.Option(min=200, help="how many there are")] = 100_000,
+    cache: Annotated[int, typer.Option(min=8, help="of each database, MiB")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="how often each pair runs")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="that count, of one run")] = 2.0,
+    warmup: Annotated[float, typer.Option(min=0.0, help="seconds before them")] = 0.5,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="where the files go", file_okay=False)
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write all results")] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="a small size: checks answers, not speed")
+    ] = False,
+) -> None:
+    """Time the client port beside Redis and PostgreSQL, where these are installed."""
+    works = msgspec.convert(_words(work, WORKS, "--work"), tuple[Work, ...])
+    numbers = (1, 4) if smoke else _numbers(connections, "--connections")
+    console = Console(width=None if Console().is_terminal else REPORT_COLUMNS)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as place:
+        Path(place).chmod(0o711)  # PostgreSQL's user has to come by
+        plan = clients.Plan(
+            pairs=_words(pairs, PAIR_NAMES, "--pairs"),
+            cases=clients.make_cases(works, numbers, *((8, 20) if smoke else (busy, idle))),
+            rounds=1 if smoke else rounds,
+            seconds=0.4 if smoke else seconds,
+            warmup_s=0.1 if smoke else warmup,
+            keys=1000 if smoke else keys,
+            cache_mib=cache,
+            directory=place,
+        )
+        try:
+            with console.status("measuring the disk") as status:
+                report = clients.run(plan, machine.describe(Path(place)), status.update)
+        except (PairError, SiteError, OSError) as error:
+            console.print(f"failed: {error}", style="red", markup=False)
+            raise typer.Exit(1) from error
+    print_machine(console, report.machine)
+    clients.print_report(console, report)
+    if json_file is not None:
+        clients.write_json(json_file, report)
     if report.failures():
         raise typer.Exit(1)
 

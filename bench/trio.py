@@ -30,17 +30,23 @@ LOOK_S = 0.02
 
 
 class RespConnection:
-    """A blocking connection to a client port, logged on.
+    """A blocking connection to a client port.
+
+    Args:
+        address: of the port.
+        logon: as the administrator.
 
     Raises:
         OSError: it is not reached, or broke.
         hiredis.ReplyError: the logon was refused.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, logon: bool = True) -> None:
         self._socket = socket.create_connection((address.host, address.port), REPLY_TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader()
+        if not logon:
+            return
         answer = self.ask(b"AUTH", ADMINISTRATOR.encode(), PASSWORD.encode())
         if isinstance(answer, hiredis.ReplyError):
             self.close()

@@ -6,18 +6,28 @@ Real processes, real Berkeley DB, its own Replication Manager included.
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from berkeleydb import db
 
+import bench.clients
 from bench.cases import Case, Load, Result
 from bench.environments import NativeStore
 from bench.log_shipping import Plan, Report, ratios
+from bench.pairs import NAMES as PAIR_NAMES
+from bench.pairs import SUBJECT
+from bench.pairs.base import Measured
+from bench.pairs.resp import compile_load
 from bench.workload import WriteOne, drive, key_of, present, value_of
 from storage.keyspace import Keyspace
 
@@ -73,6 +83,112 @@ def test_catalog_answers_right(tmp_path: Path) -> None:
     assert set(result["work"]) == both | {"commit"}
     assert all(rows > 0 for rows in result["rows"].values())
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+@pytest.fixture(scope="module")
+def clients_report() -> dict[str, Any]:
+    """Run `clients` once, in the system's own temporary directory: others may pass through it."""
+    with tempfile.TemporaryDirectory() as place:
+        report_file = Path(place) / "report.json"
+        command = [sys.executable, "-m", "bench", "clients", "--smoke", "--json", str(report_file)]
+        done = subprocess.run(
+            command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=SMOKE_TIMEOUT_S
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        report: dict[str, Any] = json.loads(report_file.read_bytes())
+    return report
+
+
+@pytest.mark.parametrize("pair", PAIR_NAMES)
+def test_clients_answer_right(clients_report: dict[str, Any], pair: str) -> None:
+    if why := clients_report["skipped"].get(pair):
+        assert pair != SUBJECT
+        pytest.skip(why)
+    runs = [run for run in clients_report["results"] if run["pair"] == pair]
+    cases = clients_report["plan"]["cases"]
+    if pair == "postgresql":
+        cases = [case for case in cases if case["work"] != "get-pipelined"]
+    assert [run["case"] for run in runs] == cases
+    for run in runs:
+        assert run["measured"]["operations"] > 0, run
+        assert (run["measured"]["errors"], run["lost"]) == (0, 0), run
+        assert 0 < run["measured"]["p50_us"] <= run["measured"]["p99_us"], run
+        assert (run["idle_kib"] is None) == (run["case"]["idle"] == 0), run
+        if pair != "postgresql" and run["case"]["work"].startswith("set"):
+            assert len(run["measured"]["last"]) == run["case"]["connections"], run
+
+
+def test_clients_report_counts_what_is_lost() -> None:
+    case = bench.clients.Case(work="set", connections=8)
+    measured = Measured(operations=5, sent=5, p50_us=1, p99_us=1, max_us=1)
+    bad = msgspec.structs.replace(measured, errors=2, error="-ERR no", operations=0)
+    cpu = dict.fromkeys(("master_cpu_us", "replicant_cpu_us", "load_cpu_us"), 1.0)
+    facts: dict[str, Any] = {"case": case, "seconds": 1.0, "idle_kib": None, **cpu}
+    plan = bench.clients.Plan(
+        pairs=(SUBJECT,),
+        cases=(case,),
+        rounds=1,
+        seconds=1.0,
+        warmup_s=0.0,
+        keys=200,
+        cache_mib=8,
+        directory="",
+    )
+    results = [
+        bench.clients.Result(pair=SUBJECT, round=0, measured=measured, lost=3, **facts),
+        bench.clients.Result(pair="redis", round=0, measured=bad, lost=0, **facts),
+    ]
+    report = bench.clients.Report(plan=plan, machine={}, versions={}, skipped={}, results=results)
+
+    where = "round 0, SET, flushed at the master; 8 connections"
+    assert report.failures() == [
+        f"ttserver, {where}: 3 acknowledged writes are not on the replicant",
+        f"redis, {where}: 2 errors: -ERR no",
+        f"redis, {where}: nothing was answered in time",
+    ]
+    assert bench.clients.ratios(results, case, "redis") == []
+
+
+def test_load_tells_an_answer_that_is_wrong(tmp_path: Path) -> None:
+    """The load against a server that answers everything with PONG, and a wait with 0 sites."""
+    load = compile_load(tmp_path)
+    for work, answers in (
+        ("set", [b"+PONG\r\n"]),
+        ("set-wait", [b"+OK\r\n:0\r\n"]),
+        ("get", [b"$5\r\nshort\r\n"]),
+        ("get", [b"$-1\r\n"]),
+        ("set-wait", [b"+O", b"K\r\n:1\r\n"]),
+        ("get", [b"$40\r\n" + b"x" * 40, b"\r\n"]),
+    ):
+        good = answers[-1].endswith(b":1\r\n") or len(answers[0]) > 40
+        with answering(answers) as port:
+            done = subprocess.run(
+                [str(load), str(port), work, *("1", "1", "100", "40", "0", "0.2", "1")],
+                check=True,
+                capture_output=True,
+                timeout=SMOKE_TIMEOUT_S,
+            )
+        measured = msgspec.json.decode(done.stdout, type=Measured)
+        assert measured.operations > 0
+        assert measured.errors == (0 if good else measured.sent), measured
+
+
+@contextmanager
+def answering(parts: list[bytes]) -> Iterator[int]:
+    """Answer one connection's every command with the same parts; gives the port."""
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            while connection.recv(65536):
+                for part in parts:
+                    connection.sendall(part)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join()
 
 
 def test_smoke_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:

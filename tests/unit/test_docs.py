@@ -273,7 +273,7 @@ def test_commands_of_ttserver_and_their_options_exist(page: Path) -> None:
 @each_page
 def test_scripts_that_are_named_can_be_run(page: Path) -> None:
     for line in command_lines(page):
-        for name in re.findall(r"\bscript/\w+", line):
+        for name in re.findall(r"\b(?:script/\w+|bench/setup-peers)", line):
             assert os.access(ROOT / name, os.X_OK), name
 
 
@@ -292,12 +292,13 @@ def test_words_in_capitals_are_commands_or_said_by_the_server(page: Path) -> Non
 
 # Programs of Berkeley DB.
 TOOLS = {f"db_{name}" for name in ("archive", "dump", "hotbackup", "load", "stat", "verify")}
+OF_PEERS = {"shared_buffers", "synchronous_commit"}  # PostgreSQL's
 
 
 @each_page
 def test_words_with_underscores_are_ours(page: Path) -> None:
     """Events, directives, options and keys: a name that does not exist helps nobody."""
-    known = {*EVENTS, *DIRECTIVES, *TOOLS, *words()}
+    known = {*EVENTS, *DIRECTIVES, *TOOLS, *OF_PEERS, *words()}
     known |= {key.partition(".")[2] for key in setting_keys()}
     known |= {*dir(Client), *inspect.signature(Client).parameters, "_set"}
     found = {
